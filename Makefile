@@ -1,0 +1,102 @@
+# Everything a contributor types. `make` alone lists it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+UV_VERSION := 0.13.8
+# More arguments for pytest: make test-unit ARGS='-k locks -x'
+ARGS ?=
+# The folder of the pool that `make demo` and `make run` use; without it they make their own.
+POOL ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo run test test-unit test-sanity check format proto lock clean \
+	system-packages csi-sanity uv
+# A recipe that fails halfway must not leave a target that looks finished.
+.DELETE_ON_ERROR:
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##### The environment
+
+env: $(STAMP) ## Install system packages and .venv (only what is missing or out of date)
+
+system-packages:
+	@PYTHON='$(PYTHON)' tools/system-packages
+
+# The system packages are looked at each time, which is quick; the rest only when its sources change.
+$(STAMP): requirements.lock requirements-dev.lock pyproject.toml | system-packages
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+		"$(PYTHON) is Python " + sys.version.split()[0] + "; 3.11 or newer is needed, " \
+		"name another one by: make PYTHON=python3.11 ...")'
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		echo "Making the virtual environment .venv"; \
+		$(PYTHON) -m venv --clear .venv; \
+	fi
+	@echo "Installing what requirements-dev.lock names, each file checked by its hash"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+		--require-hashes -r requirements-dev.lock
+	@echo "Installing csi-local-path itself, to run from this folder"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+		--no-deps --no-build-isolation -e .
+	@touch $@
+
+##### Using the driver
+
+demo: env ## Take real volumes through their whole life (POOL=folder names a pool)
+	@$(BIN)/python -m demo $(if $(POOL),--pool '$(POOL)')
+
+run: env ## Leave the driver serving until it is stopped (POOL=folder names a pool)
+	@$(BIN)/python -m demo --serve $(if $(POOL),--pool '$(POOL)')
+
+##### Tests and checks
+
+test: env csi-sanity ## All tests: unit, contract, kernel, csi-sanity (ARGS go to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-unit: env ## The tests that need neither root nor the kernel
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test-sanity: env csi-sanity ## csi-sanity against every kind of volume and pool
+	$(BIN)/python -m pytest -v tests/sanity $(ARGS)
+
+# Before the tests, so that a missing Go is told at once and the build shows what it does.
+csi-sanity: env
+	@$(BIN)/python -m tests.sanity.build
+
+check: env ## Format, lint, import layers, types, generated code, locks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+	$(BIN)/python proto/generate.py --check
+	$(BIN)/python tools/check_locks.py
+
+format: env ## Format the code and apply the linter's safe fixes
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+##### Generated files
+
+proto: env ## Generate csi/v1 from proto/csi/v1/csi.proto
+	$(BIN)/python proto/generate.py
+
+# The pins that are there stay, unless UPGRADE=1 asks for the newest.
+COMPILE := $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --quiet \
+	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
+
+lock: env uv ## Resolve pyproject.toml into both lock files (UPGRADE=1 renews the pins)
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+uv:
+	@$(BIN)/uv --version >/dev/null 2>&1 || { \
+		echo "Installing uv $(UV_VERSION) into .venv"; \
+		$(BIN)/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION); \
+	}
+
+# Pools are data and stay, wherever they are.
+clean: ## Remove .venv, caches and build results
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
