@@ -1,0 +1,277 @@
+"""The values that travel between the floors: what a caller asks for and what a pool records.
+
+Everything here is immutable and knows nothing of gRPC, of the kernel or of paths. The records
+(`Volume`, `Snapshot`, `Group`) are what `record.json` holds, field by field.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Generic, Self, TypeVar
+
+import msgspec
+
+P = TypeVar("P")
+
+RECORD_VERSION = 1
+BLOCK_BYTES = 4096
+"""The sector size of every image; sizes are multiples of it."""
+
+
+class Kind(enum.StrEnum):
+    """How a volume keeps its data in the pool."""
+
+    IMAGE = "image"
+    DIRECTORY = "directory"
+
+
+class Access(enum.StrEnum):
+    """How a workload sees a volume."""
+
+    FILESYSTEM = "filesystem"
+    BLOCK = "block"
+
+
+class AccessMode(enum.StrEnum):
+    """The access modes of CSI, by their names on the wire."""
+
+    SINGLE_NODE_WRITER = "SINGLE_NODE_WRITER"
+    SINGLE_NODE_READER_ONLY = "SINGLE_NODE_READER_ONLY"
+    MULTI_NODE_READER_ONLY = "MULTI_NODE_READER_ONLY"
+    MULTI_NODE_SINGLE_WRITER = "MULTI_NODE_SINGLE_WRITER"
+    MULTI_NODE_MULTI_WRITER = "MULTI_NODE_MULTI_WRITER"
+    SINGLE_NODE_SINGLE_WRITER = "SINGLE_NODE_SINGLE_WRITER"
+    SINGLE_NODE_MULTI_WRITER = "SINGLE_NODE_MULTI_WRITER"
+
+
+SINGLE_NODE_MODES = frozenset(mode for mode in AccessMode if mode.startswith("SINGLE_NODE_"))
+
+
+class Value(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of all values: immutable, written without the fields that hold their default."""
+
+    def replace(self, **fields: object) -> Self:
+        """Returns a copy in which the given fields differ."""
+        return msgspec.structs.replace(self, **fields)
+
+
+class Capability(Value, frozen=True, kw_only=True):
+    """One way in which a volume is to be used."""
+
+    access: Access
+    mode: AccessMode
+    fs_type: str = ""
+    mount_flags: tuple[str, ...] = ()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the mode lets nobody write."""
+        return self.mode is AccessMode.SINGLE_NODE_READER_ONLY
+
+
+class SizeRange(Value, frozen=True, kw_only=True):
+    """The size asked for, in bytes; a limit of 0 is none."""
+
+    required_bytes: int = 0
+    limit_bytes: int = 0
+
+
+class SourceType(enum.StrEnum):
+    """What a volume was made from."""
+
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
+
+
+class Source(Value, frozen=True, kw_only=True):
+    """Where the first contents of a volume come from."""
+
+    type: SourceType
+    id: str
+
+
+class Claim(Value, frozen=True, kw_only=True):
+    """The Kubernetes objects a volume belongs to, for people who look for its files."""
+
+    namespace: str = ""
+    name: str = ""
+    volume: str = ""
+
+
+class Parameters(Value, frozen=True, kw_only=True):
+    """The parameters of a StorageClass, as understood."""
+
+    kind: Kind = Kind.IMAGE
+    pool: str = ""
+    fs_type: str = ""
+    enforce_size: bool = True
+    thick: bool = False
+
+
+class Ephemeral(Value, frozen=True, kw_only=True):
+    """The pod that an inline volume lives and dies with."""
+
+    pod_uid: str
+    target_path: str
+
+
+class VolumeRequest(Value, frozen=True, kw_only=True):
+    """What CreateVolume asks for."""
+
+    name: str
+    size: SizeRange
+    capabilities: tuple[Capability, ...]
+    parameters: Parameters
+    source: Source | None = None
+    claim: Claim = Claim()
+    requisite: tuple[dict[str, str], ...] = ()
+    ephemeral: Ephemeral | None = None
+
+
+class Publication(Value, frozen=True, kw_only=True):
+    """A node that ControllerPublishVolume gave the volume to."""
+
+    mode: AccessMode
+    access: Access
+    read_only: bool = False
+
+
+class Record(Value, frozen=True, kw_only=True):
+    """What every record has."""
+
+    version: int = msgspec.field(default_factory=lambda: RECORD_VERSION)
+    id: str
+    name: str
+    created_ns: int
+
+
+class Volume(Record, frozen=True, kw_only=True):
+    """The record of a volume."""
+
+    kind: Kind
+    access: Access
+    size_bytes: int
+    fs_type: str = ""
+    parameters: Parameters
+    capabilities: tuple[Capability, ...]
+    source: Source | None = None
+    claim: Claim = Claim()
+    borrowed_bytes: int = 0
+    """Data shared with the source when the volume was made: allocated, yet not by this volume."""
+    lender_id: str = ""
+    """The volume whose quota group is charged for that data, where it is a directory."""
+    quota_group: int = 0
+    """The level-1 quota group of a directory; 0 where its size is not enforced."""
+    copying: bool = False
+    """The contents are still being copied from the source."""
+    publications: dict[str, Publication] = {}
+    ephemeral: Ephemeral | None = None
+
+
+class Snapshot(Record, frozen=True, kw_only=True):
+    """The record of a snapshot."""
+
+    source_volume_id: str
+    kind: Kind
+    access: Access
+    size_bytes: int
+    """The size of the source at that moment, and the least size of a restore."""
+    fs_type: str = ""
+    held_bytes: int = 0
+    """What the snapshot may come to hold alone once its source has moved on."""
+    shared: bool = True
+    """Whether its blocks are shared with the source; a copy has blocks of its own."""
+    copying: bool = False
+    group_id: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the snapshot is whole and can be restored."""
+        return not self.copying
+
+
+class Group(Record, frozen=True, kw_only=True):
+    """The record of a group snapshot; that it exists is what makes its members exist."""
+
+    snapshot_ids: tuple[str, ...]
+    source_volume_ids: tuple[str, ...]
+
+
+class SnapshotParameters(Value, frozen=True, kw_only=True):
+    """The parameters of a VolumeSnapshotClass, as understood."""
+
+    frozen_copy_s: float = 0.0
+    """How long a mounted source may be kept frozen while it is copied; 0 forbids that."""
+
+
+class InlineVolume(Value, frozen=True, kw_only=True):
+    """What a pod's author may say of an inline volume; all else is the administrator's."""
+
+    pod_uid: str
+    claim: Claim = Claim()
+    size_bytes: int = 0
+    fs_type: str = ""
+    class_name: str = ""
+
+
+class PublishRequest(Value, frozen=True, kw_only=True):
+    """What NodePublishVolume asks for."""
+
+    volume_id: str
+    target_path: str
+    capability: Capability
+    read_only: bool = False
+    staging_path: str = ""
+    inline: InlineVolume | None = None
+
+
+class UsageFigures(Value, frozen=True, kw_only=True):
+    """One figure of a volume's usage, in bytes or inodes."""
+
+    total: int
+    used: int
+    available: int
+
+
+class Stats(Value, frozen=True, kw_only=True):
+    """What NodeGetVolumeStats answers; a block volume has no inodes."""
+
+    size: UsageFigures
+    inodes: UsageFigures | None = None
+
+
+class CapacityFigures(Value, frozen=True, kw_only=True):
+    """What GetCapacity answers, in bytes."""
+
+    available_bytes: int
+    maximum_bytes: int
+    minimum_bytes: int
+
+
+class Page(Value, Generic[P], frozen=True, kw_only=True):
+    """A page of a listing; an empty token ends it."""
+
+    items: tuple[P, ...]
+    next_token: str = ""
+
+
+class EphemeralSettings(Value, frozen=True, kw_only=True):
+    """What pods may have as inline volumes."""
+
+    enabled: bool = True
+    max_volumes: int = 64
+    max_size_bytes: int = 10 << 30
+    default_size_bytes: int = 1 << 30
+    classes: dict[str, Parameters] = {}
+
+
+class Settings(Value, frozen=True, kw_only=True):
+    """What the verbs need to know of the configuration."""
+
+    driver_name: str
+    node_id: str
+    topology: dict[str, str]
+    max_volumes: int = 0
+    default_fs_type: str = "ext4"
+    default_size_bytes: int = 1 << 30
+    ephemeral: EphemeralSettings = EphemeralSettings()
