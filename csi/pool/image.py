@@ -1,0 +1,139 @@
+"""Image volumes: a sparse file in the entry, formatted when it is made and never again.
+
+A filesystem is made while the image still lies under its temporary name. Staging mounts what it
+finds and formats nothing, so that no mistake there can cost data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from csi.linux import copying, filesystems
+from csi.linux.paths import open_beneath
+
+IMAGE_NAME = "disk.img"
+PARTIAL_NAME = "disk.img.partial"
+"""A copy under way; it becomes the image by a rename once it is whole."""
+
+KeepGoing = Callable[[], bool]
+"""Asked between the steps of long work; False puts it down."""
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
+PATH_ONLY = os.O_PATH
+"""To look whether something is there, without opening it for reading."""
+_BTRFS_TELLS_COPIES_APART = (6, 7)
+
+
+def create_image(folder: int, size_bytes: int, fs_type: str, *, thick: bool) -> None:
+    """Makes an empty image in the open entry, formatted unless `fs_type` is empty, and syncs it.
+
+    Raises:
+        ProgramFailed: mkfs failed.
+        OSError: The pool did not take it.
+    """
+    image = open_beneath(folder, IMAGE_NAME, _CREATE, 0o600)
+    try:
+        os.ftruncate(image, size_bytes)
+        if fs_type:
+            filesystems.make_filesystem(fs_type, f"/proc/self/fd/{image}", pass_fds=(image,))
+        if thick:
+            copying.preallocate(image, size_bytes)
+        os.fsync(image)
+    finally:
+        os.close(image)
+
+
+def clone_image(source: int, folder: int, size_bytes: int) -> int:
+    """Reflinks the open image `source` into the open entry; returns the bytes now shared.
+
+    The clone is at least `size_bytes` long. `sync_image` makes it durable: that may take long,
+    and a frozen source must not wait for it.
+    """
+    image = open_beneath(folder, IMAGE_NAME, _CREATE, 0o600)
+    try:
+        copying.clone_file(source, image)
+        if size_bytes > os.fstat(image).st_size:
+            os.ftruncate(image, size_bytes)
+        return copying.allocated_bytes(image)
+    finally:
+        os.close(image)
+
+
+def start_copy(folder: int) -> None:
+    """Makes the empty file that a background copy will fill."""
+    os.close(open_beneath(folder, PARTIAL_NAME, _CREATE, 0o600))
+
+
+def probe_image(descriptor: int) -> str:
+    """Returns the filesystem that an open image holds, or nothing if it is none of ours."""
+    present = filesystems.probe(f"/proc/self/fd/{descriptor}", pass_fds=(descriptor,))
+    return present if present is not None and present in filesystems.FILESYSTEMS else ""
+
+
+def sync_image(folder: int) -> None:
+    """Makes the image of an open entry durable."""
+    image = open_beneath(folder, IMAGE_NAME, os.O_RDONLY)
+    try:
+        os.fsync(image)
+    finally:
+        os.close(image)
+
+
+def copy_image(source: int, folder: int, size_bytes: int, keep_going: KeepGoing) -> int:
+    """Copies the open image `source` into the open entry, holes as holes; returns its own bytes.
+
+    The image is there only once it is whole and synced; what an earlier try left is replaced.
+
+    Raises:
+        InterruptedError: `keep_going` said no; the rest can be taken up by another call.
+    """
+    partial = open_beneath(folder, PARTIAL_NAME, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        copying.copy_sparse(source, partial, keep_going=keep_going)
+        if size_bytes > os.fstat(partial).st_size:
+            os.ftruncate(partial, size_bytes)
+        os.fsync(partial)
+        own = copying.allocated_bytes(partial)
+    finally:
+        os.close(partial)
+    os.rename(PARTIAL_NAME, IMAGE_NAME, src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
+    return own
+
+
+def give_own_identity(folder: int, fs_type: str) -> None:
+    """Lets a copied filesystem be mounted beside its source.
+
+    ext4 does not mind, XFS is mounted with `nouuid`, and btrfs needs a new id where the kernel
+    does not tell two filesystems of one id apart (before 6.7).
+    """
+    if fs_type != "btrfs" or filesystems.kernel_version() >= _BTRFS_TELLS_COPIES_APART:
+        return
+    image = open_beneath(folder, IMAGE_NAME, os.O_RDWR)
+    try:
+        filesystems.new_btrfs_identity(f"/proc/self/fd/{image}", pass_fds=(image,))
+    finally:
+        os.close(image)
+
+
+def preallocate_image(folder: int, size_bytes: int) -> None:
+    """Gives every hole of the image real blocks."""
+    image = open_beneath(folder, IMAGE_NAME, os.O_RDWR)
+    try:
+        copying.preallocate(image, size_bytes)
+    finally:
+        os.close(image)
+
+
+def grow_image(folder: int, size_bytes: int, *, thick: bool) -> None:
+    """Makes the image longer, durably; one that is long enough stays as it is."""
+    image = open_beneath(folder, IMAGE_NAME, os.O_RDWR)
+    try:
+        if os.fstat(image).st_size < size_bytes:
+            os.ftruncate(image, size_bytes)
+        if thick:
+            copying.preallocate(image, size_bytes)
+        os.fsync(image)
+    finally:
+        os.close(image)

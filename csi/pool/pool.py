@@ -1,0 +1,161 @@
+"""An open pool: its lock, its folders, its index, and what its filesystem can do."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from csi.errors import PoolUnavailable
+from csi.linux.copying import can_clone
+from csi.linux.mounts import mount_containing
+from csi.linux.paths import open_beneath
+from csi.linux.quota import simple_quotas_enabled
+from csi.linux.subvolume import is_btrfs
+from csi.linux.usage import FilesystemUsage, filesystem_usage
+from csi.model import Group, Snapshot, Volume
+from csi.pool import ids
+from csi.pool.mark import FOLDERS, MARK_NAME, read_mark
+from csi.pool.shelf import BUILDING, TRASH, Shelf, move_to_trash
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the filesystem under a pool can do, tried when the pool is opened."""
+
+    reflink: bool
+    subvolumes: bool
+    directory_quota: bool
+
+
+class Pool:
+    """A marked directory that this process alone works on.
+
+    Attributes:
+        name: What the configuration calls it.
+        path: Where it lies; for messages only, every access goes through `fd`.
+        fd: The open directory.
+        uuid: The identity that its ids carry.
+        features: What its filesystem can do.
+        volumes: The volumes; likewise `snapshots` and `groups`.
+    """
+
+    def __init__(self, name: str, path: str, fd: int, lock: int, uuid: str) -> None:
+        self.name = name
+        self.path = path
+        self.fd = fd
+        self.uuid = uuid
+        self.id_part = ids.pool_part(uuid)
+        self.features = _find_features(fd)
+        self.volumes = Shelf(fd, "volumes", Volume)
+        self.snapshots = Shelf(fd, "snapshots", Snapshot)
+        self.groups = Shelf(fd, "groups", Group)
+        self._lock = lock
+
+    @classmethod
+    def open(cls, name: str, path: str) -> Pool:
+        """Opens and locks the pool at `path`; `load` then reads what is in it.
+
+        Raises:
+            PoolUnavailable: There is no directory, no mark, or another process has it open.
+        """
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise PoolUnavailable(
+                f"the pool {path} cannot be opened: {error.strerror}; "
+                f"'csi-local-path pool create {path}' makes one"
+            ) from error
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
+            lock = _open_mark(fd, path)
+            undo.callback(os.close, lock)
+            mark = read_mark(lock, path)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise PoolUnavailable(
+                    f"the pool {path} is in use by another driver process; stop that one first"
+                ) from error
+            for folder in FOLDERS:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, 0o700, dir_fd=fd)
+            pool = cls(name, os.path.realpath(path), fd, lock, mark.uuid)
+            undo.pop_all()
+        return pool
+
+    def close(self) -> None:
+        """Gives the pool free for another process."""
+        os.close(self._lock)
+        os.close(self.fd)
+
+    def load(self) -> None:
+        """Reads every record into the index."""
+        self.volumes.load()
+        self.snapshots.load()
+        self.groups.load()
+
+    @functools.cached_property
+    def place(self) -> tuple[str, str]:
+        """The pool as the mount table names it: device, and path within its filesystem."""
+        base = mount_containing(self.fd)
+        inside = os.path.relpath(self.path, base.target)
+        return base.device, os.path.normpath(os.path.join(base.root, inside)).rstrip("/")
+
+    def usage(self) -> FilesystemUsage:
+        """Returns the figures of the filesystem that the pool lies on."""
+        return filesystem_usage(self.fd)
+
+    def unfinished(self) -> list[str]:
+        """Returns the names of what a crash left in `building/`."""
+        return self._names(BUILDING)
+
+    def abandon(self, name: str) -> None:
+        """Moves an unfinished entry to the trash."""
+        move_to_trash(self.fd, BUILDING, name, name)
+
+    def trash(self) -> list[str]:
+        """Returns the names of what waits in the trash."""
+        return self._names(TRASH)
+
+    @contextlib.contextmanager
+    def trash_folder(self) -> Iterator[int]:
+        """Opens the trash."""
+        descriptor = open_beneath(self.fd, TRASH, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _names(self, folder: str) -> list[str]:
+        descriptor = open_beneath(self.fd, folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _open_mark(fd: int, path: str) -> int:
+    try:
+        return open_beneath(fd, MARK_NAME, os.O_RDWR)
+    except FileNotFoundError as error:
+        raise PoolUnavailable(
+            f"{path} carries no pool mark ({MARK_NAME}): if its disk is not mounted, mount it; "
+            f"if it is to become a pool, run 'csi-local-path pool create {path}'"
+        ) from error
+    except OSError as error:
+        raise PoolUnavailable(
+            f"the mark {path}/{MARK_NAME} cannot be opened: {error.strerror}"
+        ) from error
+
+
+def _find_features(fd: int) -> Features:
+    subvolumes = is_btrfs(fd)
+    return Features(
+        reflink=can_clone(fd),
+        subvolumes=subvolumes,
+        directory_quota=subvolumes and simple_quotas_enabled(fd),
+    )

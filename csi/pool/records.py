@@ -1,0 +1,96 @@
+"""Records on disk: one JSON file an object, whole or not there.
+
+A record is written beside its data under a temporary name of its own, synced, renamed, and the
+folder synced: a reader sees the old record or the new one, and a crash leaves at most a temporary
+file that the next write does not trip over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TypeVar
+
+import msgspec
+
+from csi.linux.paths import open_beneath
+from csi.model import RECORD_VERSION, Record
+
+RECORD_NAME = "record.json"
+_MAX_RECORD_BYTES = 1 << 20
+
+R = TypeVar("R", bound=Record)
+
+
+class DamagedRecordError(Exception):
+    """A record that cannot be used; the message says why."""
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+def write_record(folder: int, record: Record) -> None:
+    """Writes the record into the open folder, durably, replacing the one that is there.
+
+    Raises:
+        OSError: Nothing has changed; the old record stands.
+    """
+    temporary = f".{RECORD_NAME}.{secrets.token_hex(6)}"
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder
+    )
+    try:
+        try:
+            _write_all(descriptor, msgspec.json.format(msgspec.json.encode(record), indent=1))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, RECORD_NAME, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    os.fsync(folder)
+
+
+def read_record(folder: int, path: str, record_type: type[R]) -> R:
+    """Reads the record at `path`, relative to the open folder.
+
+    Raises:
+        DamagedRecordError: It is missing, truncated, malformed or of a newer version.
+    """
+    try:
+        descriptor = open_beneath(folder, path, os.O_RDONLY)
+        try:
+            data = os.read(descriptor, _MAX_RECORD_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise DamagedRecordError(f"its record cannot be read: {error.strerror}") from error
+    return decode_record(data, record_type)
+
+
+def decode_record(data: bytes, record_type: type[R]) -> R:
+    """Turns the bytes of a record into a value.
+
+    Raises:
+        DamagedRecordError: They are truncated, malformed or of a newer version.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).version
+        if version > RECORD_VERSION:
+            raise DamagedRecordError(
+                f"its record has version {version} and this driver reads up to {RECORD_VERSION}; "
+                "install the newer driver again"
+            )
+        return msgspec.json.decode(data, type=record_type)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DamagedRecordError(f"its record is damaged: {error}") from error
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
