@@ -1,0 +1,126 @@
+"""What the limit of a btrfs directory allows besides its size.
+
+Simple quotas charge a block to whoever wrote it for as long as anybody holds it. What a snapshot
+or a clone keeps of a volume after the volume has overwritten it would so eat into the volume's
+own size. Its limit is therefore its size and what others keep of it; the ledger counts that part
+as theirs. Once they are deleted and their blocks are free, the limit comes down again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from csi.errors import NotNow
+from csi.model import Snapshot, Volume
+from csi.pool import directory, ids
+from csi.volumes.pools import Depot, Found, Pools
+
+_log = logging.getLogger(__name__)
+
+
+class Allowances:
+    """Sets the limits of directories; safe from any thread."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+        self._waiting: set[str] = set()
+        self._guard = threading.Lock()
+
+    def ensure(self, depot: Depot, volume: Volume, size_bytes: int = 0) -> None:
+        """Sets the limit of a volume to what it has to be, for a new size if one is given.
+
+        Raises:
+            OSError: The kernel did not take it.
+        """
+        if not volume.quota_group:
+            return
+        with self._guard, depot.pool.volumes.opened(ids.key_of(volume.id)) as folder:
+            limit = (size_bytes or volume.size_bytes) + allowance(depot, volume)
+            directory.change_limit(folder, volume.quota_group, limit)
+
+    def ensure_lender(self, lender_id: str) -> None:
+        """Is `ensure` for the volume that something has just been taken of, if it is still there.
+
+        Raises:
+            OSError: The kernel did not take it.
+        """
+        found = self._find(lender_id)
+        if found is not None:
+            self.ensure(found.depot, found.record)
+
+    def later(self, lender_id: str) -> None:
+        """Notes a volume whose limit may come down once what was deleted is free."""
+        with self._guard:
+            self._waiting.add(lender_id)
+
+    def settle(self) -> None:
+        """Brings down the limits that were noted."""
+        with self._guard:
+            waiting, self._waiting = self._waiting, set()
+        for lender_id in waiting:
+            try:
+                self.ensure_lender(lender_id)
+            except OSError as error:
+                _log.warning(
+                    "a limit cannot be set",
+                    extra={"volume_id": lender_id, "reason": str(error)},
+                )
+
+    def ensure_all(self) -> None:
+        """Sets the limits of all volumes of which something is kept, after a restart."""
+        lenders = {lender_of(found.record) for found in self._pools.volumes()}
+        for depot in self._pools.depots:
+            lenders |= {lender_of(snapshot) for snapshot in depot.pool.snapshots.values()}
+        with self._guard:
+            self._waiting |= lenders - {""}
+        self.settle()
+
+    def hold_tenants(self) -> None:
+        """Brings back under their limits what tenants have moved out of them, or into others'.
+
+        Who may write to a directory may also make a subvolume in it that belongs to no group, or
+        to a stranger's. What it holds is charged from now on.
+        """
+        for depot, volume in self._pools.volumes():
+            if not volume.quota_group:
+                continue
+            try:
+                with depot.pool.volumes.opened(ids.key_of(volume.id)) as folder:
+                    moved = directory.hold_tenant(folder, volume.quota_group)
+            except OSError as error:
+                _log.warning(
+                    "a directory cannot be held to its size",
+                    extra={"volume_id": volume.id, "reason": str(error)},
+                )
+            else:
+                if moved:
+                    _log.warning(
+                        "subvolumes had left the limit of their directory",
+                        extra={"volume_id": volume.id, "subvolumes": moved},
+                    )
+
+    def _find(self, lender_id: str) -> Found[Volume] | None:
+        try:
+            return self._pools.find_volume(lender_id)
+        except NotNow:
+            return None  # its record is damaged, and its limit stays as it is
+
+
+def lender_of(record: Volume | Snapshot) -> str:
+    """Returns the id of the volume that is charged for what a record shares, or nothing."""
+    return record.lender_id if isinstance(record, Volume) else record.source_volume_id
+
+
+def allowance(depot: Depot, volume: Volume) -> int:
+    """Returns the bytes of a volume that snapshots and clones may keep."""
+    kept = sum(
+        snapshot.held_bytes
+        for snapshot in depot.pool.snapshots.values()
+        if snapshot.source_volume_id == volume.id
+    )
+    return kept + sum(
+        other.borrowed_bytes
+        for other in depot.pool.volumes.values()
+        if other.lender_id == volume.id
+    )

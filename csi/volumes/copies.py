@@ -1,0 +1,139 @@
+"""Copies that take their time: made in the background where a pool cannot reflink.
+
+The entry is there from the start, marked as being copied, and its image appears only when it is
+whole. The source stays locked meanwhile, so that nobody mounts or deletes it. After a restart the
+copy begins again, before anything else is served.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from csi.errors import DriverError
+from csi.model import Snapshot, SourceType, Volume
+from csi.pool import ids, image
+from csi.volumes import moments
+from csi.volumes.jobs import Jobs
+from csi.volumes.locks import Hold, Locks
+from csi.volumes.moments import Origin
+from csi.volumes.pools import (
+    Depot,
+    Pools,
+    measure_snapshot,
+    measure_volume,
+    snapshot_entry,
+    volume_entry,
+)
+
+_log = logging.getLogger(__name__)
+
+SHORT_COPY_S = 1.0
+"""How long a call waits for its copy, since most are short."""
+CANCEL_S = 5.0
+
+
+class Copies:
+    """Starts, resumes and cancels background copies."""
+
+    def __init__(self, pools: Pools, locks: Locks, jobs: Jobs) -> None:
+        self._pools = pools
+        self._locks = locks
+        self._jobs = jobs
+
+    def start_volume(self, depot: Depot, volume: Volume, origin: Origin, hold: Hold) -> None:
+        """Copies into a new volume; `hold` keeps both ends and is released at the end."""
+        key = ids.key_of(volume.id)
+
+        def copy(keep_going: image.KeepGoing) -> None:
+            moments.copy_image(
+                origin,
+                depot.pool.volumes,
+                key,
+                volume.size_bytes,
+                volume.parameters.thick,
+                keep_going,
+            )
+            whole = depot.pool.volumes.change(volume, copying=False)
+            depot.ledger.settle(key)
+            depot.ledger.put(key, volume_entry(depot.pool, whole))
+
+        depot.ledger.watch(key, lambda: measure_volume(depot.pool, volume))
+        self._start(key, volume.id, copy, hold)
+
+    def start_snapshot(self, depot: Depot, snapshot: Snapshot, origin: Origin, hold: Hold) -> None:
+        """Copies into a new snapshot; `hold` keeps both ends and is released at the end."""
+        key = ids.key_of(snapshot.id)
+
+        def copy(keep_going: image.KeepGoing) -> None:
+            own = moments.copy_image(
+                origin, depot.pool.snapshots, key, snapshot.size_bytes, False, keep_going
+            )
+            whole = depot.pool.snapshots.change(snapshot, copying=False, held_bytes=own)
+            depot.ledger.settle(key)
+            depot.ledger.put(key, snapshot_entry(depot.pool, whole))
+
+        depot.ledger.watch(key, lambda: measure_snapshot(depot.pool, snapshot))
+        self._start(key, snapshot.id, copy, hold)
+
+    def wait(self, key: str) -> None:
+        """Waits a short while for the copy into an entry."""
+        self._jobs.wait(key, SHORT_COPY_S)
+
+    def cancel(self, key: str) -> None:
+        """Stops the copy into an entry that is to be deleted."""
+        self._jobs.cancel(key, CANCEL_S)
+
+    def resume(self) -> None:
+        """Begins again, after a restart, every copy that was under way."""
+        for depot in self._pools.depots:
+            for volume in depot.pool.volumes.values():
+                if volume.copying:
+                    self.ensure_volume(depot, volume)
+            for snapshot in depot.pool.snapshots.values():
+                if snapshot.copying:
+                    self.ensure_snapshot(depot, snapshot)
+
+    def ensure_volume(self, depot: Depot, volume: Volume) -> None:
+        """Begins the copy into a volume again if it has failed, for want of room perhaps."""
+        source = volume.source
+        if source is None or self._jobs.is_running(ids.key_of(volume.id)):
+            return
+        try:
+            if source.type is SourceType.VOLUME:
+                origin = Origin.of_volume(self._pools.get_volume(source.id))
+            else:
+                origin = Origin.of_snapshot(self._pools.get_snapshot(source.id))
+        except DriverError as error:
+            _log.error("a copy cannot go on", extra={"volume_id": volume.id, "reason": str(error)})
+            return
+        lock = f"{source.type}:{origin.key}"
+        hold = self._locks.many([f"volume:{ids.key_of(volume.id)}"], [lock], volume.id)
+        self.start_volume(depot, volume, origin, hold)
+
+    def ensure_snapshot(self, depot: Depot, snapshot: Snapshot) -> None:
+        """Begins the copy into a snapshot again if it has failed."""
+        if self._jobs.is_running(ids.key_of(snapshot.id)):
+            return
+        try:
+            origin = Origin.of_volume(self._pools.get_volume(snapshot.source_volume_id))
+        except DriverError as error:
+            _log.error(
+                "a copy cannot go on", extra={"snapshot_id": snapshot.id, "reason": str(error)}
+            )
+            return
+        key = ids.key_of(snapshot.id)
+        hold = self._locks.many([f"snapshot:{key}"], [f"volume:{origin.key}"], snapshot.id)
+        self.start_snapshot(depot, snapshot, origin, hold)
+
+    def _start(
+        self, key: str, object_id: str, copy: Callable[[image.KeepGoing], None], hold: Hold
+    ) -> None:
+        def work(keep_going: image.KeepGoing) -> None:
+            try:
+                copy(keep_going)
+                _log.info("copied", extra={"object_id": object_id})
+            finally:
+                hold.release()
+
+        self._jobs.submit(key, work)

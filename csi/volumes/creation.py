@@ -1,0 +1,320 @@
+"""Making a volume: empty, or from a snapshot or another volume.
+
+Made once and found again: the name leads to the same entry each time, and what is there is
+compared with what is asked. A volume is built under a temporary name with room reserved for it;
+only a copy that has to run in the background is committed before its contents are whole, and such
+a volume cannot be staged until they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from csi.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    NoRoom,
+    NotEnforceable,
+    OperationPending,
+    UnsupportedRequest,
+)
+from csi.model import (
+    Access,
+    Kind,
+    Settings,
+    Snapshot,
+    Source,
+    SourceType,
+    Volume,
+    VolumeRequest,
+)
+from csi.pool import directory, ids, image
+from csi.pool.shelf import Site
+from csi.volumes import capabilities, moments, sizes
+from csi.volumes.allowances import Allowances
+from csi.volumes.copies import Copies
+from csi.volumes.locks import Locks
+from csi.volumes.moments import Origin, Taken
+from csi.volumes.pools import Depot, Found, Pools, volume_entry
+
+
+class Creation:
+    """The verb that makes volumes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pools: Pools,
+        locks: Locks,
+        copies: Copies,
+        allowances: Allowances,
+    ) -> None:
+        self._allowances = allowances
+        self._settings = settings
+        self._pools = pools
+        self._locks = locks
+        self._copies = copies
+
+    def create(self, request: VolumeRequest) -> Volume:
+        """Makes the volume, or finds the one that an earlier try made.
+
+        Raises:
+            InvalidRequest: Something asked for cannot be had here at all.
+            AlreadyExists: The name belongs to a volume made from another request.
+            NotFound: There is no such source.
+            OutOfRange, NoRoom: The size does not fit, ever or now.
+            NotNow: The source cannot be copied in its present state.
+            OperationPending: The volume or its source is being worked on.
+        """
+        capabilities.check_capabilities(request.capabilities, request.parameters.kind)
+        with self._locks.exclusive(f"create:{request.name}", f"volume {request.name!r}"):
+            found = self._pools.find_volume_name(request.name)
+            if found is not None:
+                return self._found(found, request)
+            self._check_topology(request)
+            source = request.source
+            origin = None if source is None else self._origin(source)
+            depot = self._depot(request, origin)
+            key = ids.key_for(depot.pool.uuid, request.name)
+            shared = [] if origin is None else [_lock_of(origin)]
+            what = f"volume {request.name!r} or its source"
+            with self._locks.many([f"volume:{key}"], shared, what) as hold:
+                if source is None:
+                    return self._create_empty(depot, key, request)
+                origin = self._origin(source)  # it may have gone before it was locked
+                later = origin.needs_background_copy(0)
+                volume = self._create_from(depot, key, request, origin, later=later)
+                if later:
+                    self._copies.start_volume(depot, volume, origin, hold.hand_over())
+                return volume
+
+    def _found(self, found: Found[Volume], request: VolumeRequest) -> Volume:
+        self._check_same(found, request)
+        if found.record.copying:
+            self._copies.ensure_volume(found.depot, found.record)
+            return found.record
+        with self._locks.shared(f"volume:{found.key}", f"volume {request.name!r}"):
+            return self._pools.get_volume(found.record.id).record
+
+    # --- building --------------------------------------------------------------------------
+
+    def _create_empty(self, depot: Depot, key: str, request: VolumeRequest) -> Volume:
+        volume = self._plan(depot, request, fs_type=self._filesystem(request), least_bytes=0)
+        with (
+            depot.ledger.reserve(volume.size_bytes, backed=_will_back(volume)),
+            depot.pool.volumes.site(key) as site,
+        ):
+            if volume.kind is Kind.IMAGE:
+                image.create_image(
+                    site.fd, volume.size_bytes, volume.fs_type, thick=volume.parameters.thick
+                )
+            elif volume.parameters.enforce_size:
+                group = directory.create_limited(site.fd, volume.size_bytes)
+                volume = volume.replace(quota_group=group)
+            else:
+                directory.create_plain(site.fd, subvolume=depot.pool.features.subvolumes)
+            return self._commit(depot, volume, site)
+
+    def _create_from(
+        self, depot: Depot, key: str, request: VolumeRequest, origin: Origin, *, later: bool
+    ) -> Volume:
+        fs_type = self._filesystem_of_copy(request, origin)
+        least_bytes = origin.record.size_bytes
+        volume = self._plan(depot, request, fs_type=fs_type, least_bytes=least_bytes)
+        volume = volume.replace(copying=later)
+        with (
+            depot.ledger.reserve(volume.size_bytes, backed=_will_back(volume)),
+            depot.pool.volumes.site(key) as site,
+        ):
+            taken = Taken(volume.created_ns)
+            if volume.kind is Kind.DIRECTORY:
+                taken = moments.take_directory(
+                    origin,
+                    site.fd,
+                    volume.size_bytes,
+                    read_only=False,
+                    limited=volume.parameters.enforce_size,
+                )
+            elif not later:
+                taken = moments.take_image(origin, site.fd, volume.size_bytes, 0)
+                if volume.parameters.thick:
+                    image.preallocate_image(site.fd, volume.size_bytes)
+            else:
+                image.start_copy(site.fd)
+            volume = volume.replace(
+                borrowed_bytes=taken.shared_bytes,
+                lender_id=lender_of_copy(origin),
+                quota_group=taken.quota_group,
+            )
+            volume = self._commit(depot, volume, site)
+        self._allowances.ensure_lender(volume.lender_id)
+        return volume
+
+    def _commit(self, depot: Depot, volume: Volume, site: Site) -> Volume:
+        depot.pool.volumes.commit(site, volume)
+        depot.ledger.put(site.key, volume_entry(depot.pool, volume))
+        return volume
+
+    def _plan(
+        self, depot: Depot, request: VolumeRequest, *, fs_type: str, least_bytes: int
+    ) -> Volume:
+        """Returns the record that the volume will have, its size chosen and checked."""
+        parameters = request.parameters
+        if parameters.kind is Kind.DIRECTORY:
+            self._check_enforceable(depot, request)
+        least_bytes = max(least_bytes, sizes.minimum_bytes(fs_type))
+        return Volume(
+            id=ids.new_id(ids.Sort.VOLUME, depot.pool.uuid, request.name),
+            name=request.name,
+            created_ns=time.time_ns(),
+            kind=parameters.kind,
+            access=request.capabilities[0].access,
+            size_bytes=sizes.choose_size(
+                request.size,
+                least_bytes=least_bytes,
+                default_bytes=self._settings.default_size_bytes,
+            ),
+            fs_type=fs_type,
+            parameters=parameters,
+            capabilities=request.capabilities,
+            source=request.source,
+            claim=request.claim,
+            ephemeral=request.ephemeral,
+        )
+
+    def _filesystem(self, request: VolumeRequest) -> str:
+        if request.parameters.kind is Kind.DIRECTORY or _is_block(request):
+            return ""
+        fs_type = capabilities.choose_filesystem(
+            request.capabilities, request.parameters.fs_type, self._settings.default_fs_type
+        )
+        capabilities.check_mount_flags(request.capabilities, Kind.IMAGE, fs_type)
+        return fs_type
+
+    def _filesystem_of_copy(self, request: VolumeRequest, origin: Origin) -> str:
+        """Returns the filesystem that a copy holds; a raw device may turn out to hold one."""
+        if request.parameters.kind is Kind.DIRECTORY or _is_block(request):
+            return ""
+        present = origin.record.fs_type
+        if not present:
+            with origin.image() as descriptor:
+                present = image.probe_image(descriptor)
+        asked = capabilities.choose_filesystem(request.capabilities, "", present)
+        if asked != present or not present:
+            raise InvalidRequest(
+                f"the source {origin.record.id} holds {present or 'no known filesystem'}, "
+                f"and {asked or 'a filesystem'} was asked for"
+            )
+        capabilities.check_mount_flags(request.capabilities, Kind.IMAGE, present)
+        return present
+
+    # --- checking --------------------------------------------------------------------------
+
+    def _check_same(self, found: Found[Volume], request: VolumeRequest) -> None:
+        volume = found.record
+        differs = _difference(volume, request)
+        named = request.parameters.pool
+        if not differs and named and named != found.depot.pool.name:
+            differs = f"it is in pool {found.depot.pool.name!r}, not {named!r}"
+        if not differs and not self._serves(request):
+            differs = "it is on this node, which is not in the topology asked for"
+        if differs:
+            raise AlreadyExists(f"volume {request.name!r} exists and does not match: {differs}")
+        if (volume.ephemeral is None) != (request.ephemeral is None):
+            raise AlreadyExists(f"volume {request.name!r} exists as another sort of volume")
+
+    def _check_topology(self, request: VolumeRequest) -> None:
+        if not self._serves(request):
+            raise NoRoom(
+                f"the volume was asked for in another topology than this node's "
+                f"({_in_words(self._settings.topology)})"
+            )
+
+    def _serves(self, request: VolumeRequest) -> bool:
+        return not request.requisite or any(
+            matches(segments, self._settings.topology) for segments in request.requisite
+        )
+
+    def _check_enforceable(self, depot: Depot, request: VolumeRequest) -> None:
+        if request.parameters.enforce_size and not depot.pool.features.directory_quota:
+            raise NotEnforceable(
+                f"pool {depot.pool.name!r} cannot hold a directory to its size (that takes btrfs "
+                'with simple quotas): use kind: image, or say enforceSize: "false" in the '
+                "StorageClass if the size need not be enforced"
+            )
+
+    def _origin(self, source: Source) -> Origin:
+        if source.type is SourceType.VOLUME:
+            found = self._pools.get_volume(source.id)
+            if found.record.ephemeral is not None:
+                raise UnsupportedRequest("an inline volume of a pod cannot be cloned")
+            origin = Origin.of_volume(found)
+        else:
+            origin = Origin.of_snapshot(self._pools.get_snapshot(source.id))
+        if origin.record.copying:
+            raise OperationPending(f"{source.id} is still being copied itself; try again later")
+        return origin
+
+    def _depot(self, request: VolumeRequest, origin: Origin | None) -> Depot:
+        named = request.parameters.pool
+        if origin is None:
+            return self._pools.named(named)
+        if origin.record.kind is not request.parameters.kind:
+            raise UnsupportedRequest(
+                f"the source {origin.record.id} is kept as {origin.record.kind}, and the "
+                f"StorageClass asks for kind {request.parameters.kind}"
+            )
+        depot = self._pools.named(named or origin.pool.name)
+        if depot.pool is not origin.pool:
+            raise UnsupportedRequest(
+                f"the source {origin.record.id} is in pool {origin.pool.name!r}; a copy of it "
+                f"cannot be made in pool {named!r}"
+            )
+        return depot
+
+
+def lender_of_copy(origin: Origin) -> str:
+    """Returns the volume that stays charged for what a copy of a directory shares."""
+    record = origin.record
+    if record.kind is not Kind.DIRECTORY:
+        return ""
+    return record.source_volume_id if isinstance(record, Snapshot) else record.id
+
+
+def matches(segments: Mapping[str, str], topology: Mapping[str, str]) -> bool:
+    """Whether a topology term names this node; keys compare without regard to case."""
+    ours = {key.lower(): value for key, value in topology.items()}
+    return all(ours.get(key.lower()) == value for key, value in segments.items())
+
+
+def _difference(volume: Volume, request: VolumeRequest) -> str:
+    """Returns how an existing volume differs from what is asked, or nothing."""
+    size = request.size
+    if volume.source != request.source:
+        return "it was made from another source"
+    asked, was = request.parameters, volume.parameters
+    if asked.replace(pool="") != was.replace(pool=""):
+        return "its parameters are others"
+    if volume.size_bytes < size.required_bytes:
+        return f"it has {volume.size_bytes} bytes, fewer than asked"
+    if size.limit_bytes and volume.size_bytes > size.limit_bytes:
+        return f"it has {volume.size_bytes} bytes, more than allowed"
+    return capabilities.reason_against(volume, request.capabilities)
+
+
+def _is_block(request: VolumeRequest) -> bool:
+    return request.capabilities[0].access is Access.BLOCK
+
+
+def _will_back(volume: Volume) -> bool:
+    return volume.kind is Kind.IMAGE or volume.parameters.enforce_size
+
+
+def _lock_of(origin: Origin) -> str:
+    sort = "snapshot" if isinstance(origin.record, Snapshot) else "volume"
+    return f"{sort}:{origin.key}"
+
+
+def _in_words(topology: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in topology.items())

@@ -1,0 +1,144 @@
+"""Putting a volume's data where a workload can use it: the one place that mounts.
+
+Used by staging and by inline volumes, which have no staging. Every mount is nosuid and nodev: what
+a filesystem image says about its files is not to be trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from csi.errors import NotNow
+from csi.linux import loop, mounts
+from csi.linux.growth import grow_mounted, grow_unmounted_ext4
+from csi.linux.loop import LoopDevice
+from csi.linux.superblock import filesystem_bytes
+from csi.model import Capability, Kind, Volume
+from csi.pool.directory import DATA_NAME
+from csi.pool.image import IMAGE_NAME
+from csi.pool.pool import Pool
+from csi.volumes import presence
+from csi.volumes.pools import Found
+
+_ALWAYS = {"xfs": ("nouuid",)}
+"""A restored XFS has the UUID of its source, and is mounted beside it."""
+
+
+def mount_volume(found: Found[Volume], path: str, target: int, capability: Capability) -> None:
+    """Mounts a filesystem volume on a directory, given by its path and opened as `target`.
+
+    A filesystem that is smaller than its image, after a restore into a larger volume or growth
+    while nobody used it, is grown first.
+    """
+    pool, volume = found.depot.pool, found.record
+    if volume.kind is Kind.DIRECTORY:
+        with pool.volumes.opened(found.key, DATA_NAME, os.O_PATH | os.O_DIRECTORY) as data:
+            mounts.bind_mount(
+                data, target, read_only=is_read_only(capability), options=capability.mount_flags
+            )
+        return
+    present = presence.loops_of(pool, found.key)
+    if present:
+        loop.refresh_size(present[0].path)
+        _mount_device(volume, present[0].path, path, target, capability)
+        return
+    with (
+        pool.volumes.opened(found.key, IMAGE_NAME, os.O_RDWR) as image,
+        loop.attach(image, autoclear=True) as attached,
+    ):
+        if volume.fs_type == "ext4" and not is_read_only(capability):
+            _grow_ext4_unmounted(attached.device.path)
+        _mount_device(volume, attached.device.path, path, target, capability)
+
+
+def attach_block(pool: Pool, key: str, *, read_only: bool) -> LoopDevice:
+    """Returns a loop device of a raw block volume, attached if there is none.
+
+    Who may only read gets a device of its own that takes no writes: a read-only mount of a device
+    node keeps nobody from writing to the device.
+    """
+    for device in presence.loops_of(pool, key):
+        if device.read_only == read_only:
+            loop.refresh_size(device.path)
+            return device
+    with (
+        pool.volumes.opened(key, IMAGE_NAME, os.O_RDONLY if read_only else os.O_RDWR) as image,
+        loop.attach(image, autoclear=False, read_only=read_only) as attached,
+    ):
+        return attached.device
+
+
+def bind_device(device: LoopDevice, target: int) -> None:
+    """Makes a device node appear at the open target file."""
+    node = os.open(device.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        mounts.bind_mount(node, target, read_only=device.read_only, allow_devices=True)
+    finally:
+        os.close(node)
+
+
+def grow_in_use(pool: Pool, volume: Volume, key: str) -> None:
+    """Grows the device and the mounted filesystem of an image to the size of the image.
+
+    Raises:
+        NotNow: The kernel does not let this driver grow the filesystem while it is mounted.
+    """
+    present = presence.look(pool, key)
+    for device in present.devices:
+        loop.refresh_size(device.path)
+    if not volume.fs_type or not present.mounts:
+        return
+    try:
+        with opened_mount(present.mounts[0].target) as mount:
+            grow_mounted(volume.fs_type, mount, loop.device_size(present.mounts[0].source))
+    except PermissionError as error:
+        raise NotNow(
+            f"the kernel does not let this driver grow a mounted {volume.fs_type} "
+            "(CAP_SYS_RESOURCE is missing): the volume has its new size, and its filesystem grows "
+            "when the pods that use it have stopped and start again"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise NotNow(
+            f"the {volume.fs_type} of volume {volume.id} is mounted read-only and cannot grow now"
+        ) from error
+
+
+@contextlib.contextmanager
+def opened_mount(path: str) -> Iterator[int]:
+    """Opens the root of what is mounted at a path."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_read_only(capability: Capability) -> bool:
+    """Whether a capability lets nobody write."""
+    return capability.read_only or "ro" in capability.mount_flags
+
+
+def _mount_device(
+    volume: Volume, device: str, path: str, target: int, capability: Capability
+) -> None:
+    read_only = is_read_only(capability)
+    options = (*_ALWAYS.get(volume.fs_type, ()), *capability.mount_flags)
+    mounts.mount_filesystem(device, target, volume.fs_type, options=options, read_only=read_only)
+    if read_only or volume.fs_type == "ext4":
+        return
+    try:
+        with opened_mount(path) as mount:
+            grow_mounted(volume.fs_type, mount, loop.device_size(device))
+    except BaseException:
+        mounts.unmount(path)
+        raise
+
+
+def _grow_ext4_unmounted(device: str) -> None:
+    if filesystem_bytes("ext4", device) < loop.device_size(device):
+        grow_unmounted_ext4(device)

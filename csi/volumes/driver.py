@@ -1,0 +1,203 @@
+"""The driver without its wire: the verbs wired together, started and stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+
+from csi.errors import DriverError, NotReady, PoolUnavailable
+from csi.model import (
+    Capability,
+    CapacityFigures,
+    Kind,
+    Parameters,
+    PublishRequest,
+    Settings,
+    SizeRange,
+    Stats,
+)
+from csi.volumes import sizes, startup
+from csi.volumes.allowances import Allowances
+from csi.volumes.attachments import Attachments
+from csi.volumes.capabilities import choose_filesystem
+from csi.volumes.copies import Copies
+from csi.volumes.creation import Creation, matches
+from csi.volumes.groups import Groups
+from csi.volumes.inline import Inline
+from csi.volumes.jobs import Jobs
+from csi.volumes.lifecycle import Lifecycle
+from csi.volumes.locks import Locks
+from csi.volumes.pools import Depot, Pools
+from csi.volumes.publishing import Publishing
+from csi.volumes.reaper import Reaper
+from csi.volumes.snapshots import Snapshots
+from csi.volumes.staging import Staging
+from csi.volumes.usage import Usage
+
+_log = logging.getLogger(__name__)
+
+_SWEEP_EVERY_S = 60.0
+
+
+class Driver:
+    """Everything behind the wire.
+
+    Attributes:
+        name: The plugin's name.
+        node_id: This node.
+        topology: The segments that say so to the scheduler.
+        max_volumes: How many volumes may be published here; 0 is no limit.
+        lifecycle, attachments, snapshots, groups, mounts: The verbs.
+    """
+
+    def __init__(self, settings: Settings, depots: Sequence[Depot]) -> None:
+        self.name = settings.driver_name
+        self.node_id = settings.node_id
+        self.topology = settings.topology
+        self.max_volumes = settings.max_volumes
+        self._settings = settings
+        self._pools = Pools(depots)
+        self._jobs = Jobs()
+        self._allowances = Allowances(self._pools)
+        self._reaper = Reaper([depot.pool for depot in depots], self._allowances.settle)
+        self._ready = threading.Event()
+        self._closing = threading.Event()
+        self._failure = ""
+        self._threads: list[threading.Thread] = []
+
+        locks = Locks()
+        self._copies = Copies(self._pools, locks, self._jobs)
+        creation = Creation(settings, self._pools, locks, self._copies, self._allowances)
+        common = (self._copies, self._allowances, self._reaper)
+        self.lifecycle = Lifecycle(self._pools, locks, creation, *common)
+        self.attachments = Attachments(settings, self._pools, locks)
+        self.snapshots = Snapshots(self._pools, locks, *common)
+        self.groups = Groups(self._pools, locks, *common)
+        self._inline = Inline(settings.ephemeral, self._pools, locks, creation, self.lifecycle)
+        self.mounts = Mounts(
+            Staging(self._pools, locks),
+            Publishing(self._pools, locks, self._inline),
+            Usage(self._pools, locks, self.lifecycle),
+        )
+
+    def start(self) -> None:
+        """Begins to read the pools, in the background; `is_ready` tells when that is done."""
+        for work in (self._recover, self._sweep):
+            thread = threading.Thread(target=work, name=work.__name__, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def close(self) -> None:
+        """Stops the background work. No call may be under way."""
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+        self._jobs.close()
+        self._reaper.close()
+
+    def is_ready(self) -> bool:
+        """Whether the pools are read and calls can be served."""
+        return self._ready.is_set()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Waits until `is_ready`, at most so long, and returns it."""
+        return self._ready.wait(timeout_s)
+
+    def check(self) -> None:
+        """Looks whether the driver can work.
+
+        Raises:
+            PoolUnavailable: A pool cannot be read or written.
+        """
+        if self._failure:
+            raise PoolUnavailable(self._failure)
+        for depot in self._pools.depots:
+            pool = depot.pool
+            try:
+                status = os.fstatvfs(pool.fd)
+            except OSError as error:
+                raise PoolUnavailable(
+                    f"pool {pool.name!r} at {pool.path} cannot be read: {error.strerror}"
+                ) from error
+            if status.f_flag & os.ST_RDONLY:
+                raise PoolUnavailable(f"pool {pool.name!r} at {pool.path} is mounted read-only")
+
+    def capacity(
+        self, parameters: Parameters, segments: Mapping[str, str] | None
+    ) -> CapacityFigures:
+        """Returns what volumes with these parameters can have here; elsewhere there is nothing.
+
+        Raises:
+            InvalidRequest: There is no such pool.
+        """
+        if not self.is_ready():
+            raise NotReady("the driver is still reading its pools")
+        is_directory = parameters.kind is Kind.DIRECTORY
+        default = self._settings.default_fs_type
+        fs_type = choose_filesystem([], parameters.fs_type, default)
+        minimum = sizes.minimum_bytes("" if is_directory else fs_type)
+        depot = self._pools.named(parameters.pool)
+        available = depot.ledger.available()
+        if segments is not None and not matches(segments, self.topology):
+            available = 0
+        if is_directory and parameters.enforce_size and not depot.pool.features.directory_quota:
+            available = 0
+        available -= available % 4096
+        return CapacityFigures(
+            available_bytes=available, maximum_bytes=available, minimum_bytes=minimum
+        )
+
+    def _recover(self) -> None:
+        try:
+            for depot in self._pools.depots:
+                startup.recover(depot)
+            self._allowances.ensure_all()
+            self._copies.resume()
+        except (OSError, DriverError) as error:
+            self._failure = f"the pools cannot be read: {error}"
+            _log.exception("the pools cannot be read")
+            return
+        self._reaper.start()
+        self._ready.set()
+        _log.info("ready", extra={"volumes": sum(1 for _ in self._pools.volumes())})
+
+    def _sweep(self) -> None:
+        while not self._closing.wait(_SWEEP_EVERY_S):
+            if self.is_ready():
+                self._inline.sweep()
+                self._allowances.hold_tenants()
+
+
+class Mounts:
+    """The verbs of the Node service, under one name."""
+
+    def __init__(self, staging: Staging, publishing: Publishing, usage: Usage) -> None:
+        self._staging = staging
+        self._publishing = publishing
+        self._usage = usage
+
+    def stage(self, volume_id: str, staging_path: str, capability: Capability) -> None:
+        """See `Staging.stage`."""
+        self._staging.stage(volume_id, staging_path, capability)
+
+    def unstage(self, volume_id: str, staging_path: str) -> None:
+        """See `Staging.unstage`."""
+        self._staging.unstage(volume_id, staging_path)
+
+    def publish(self, request: PublishRequest) -> None:
+        """See `Publishing.publish`."""
+        self._publishing.publish(request)
+
+    def unpublish(self, volume_id: str, target_path: str) -> None:
+        """See `Publishing.unpublish`."""
+        self._publishing.unpublish(volume_id, target_path)
+
+    def stats(self, volume_id: str, volume_path: str) -> Stats:
+        """See `Usage.stats`."""
+        return self._usage.stats(volume_id, volume_path)
+
+    def expand(self, volume_id: str, volume_path: str, size: SizeRange) -> int:
+        """See `Usage.expand`."""
+        return self._usage.expand(volume_id, volume_path, size)

@@ -1,0 +1,186 @@
+"""What happens to a volume between its creation and its end: found, listed, grown, deleted."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+
+from csi.errors import InUse, OperationPending
+from csi.model import Capability, Kind, Page, Parameters, SizeRange, Volume, VolumeRequest
+from csi.pool import directory, image
+from csi.volumes import capabilities, paging, presence, sizes
+from csi.volumes.allowances import Allowances
+from csi.volumes.copies import Copies
+from csi.volumes.creation import Creation
+from csi.volumes.locks import Locks
+from csi.volumes.pools import Found, Pools, is_backed, volume_entry
+from csi.volumes.reaper import Reaper
+
+_ALLOCATION = {False: "thin", True: "thick"}
+
+
+class Lifecycle:
+    """The verbs of the Controller service on one volume."""
+
+    def __init__(
+        self,
+        pools: Pools,
+        locks: Locks,
+        creation: Creation,
+        copies: Copies,
+        allowances: Allowances,
+        reaper: Reaper,
+    ) -> None:
+        self._allowances = allowances
+        self._pools = pools
+        self._locks = locks
+        self._creation = creation
+        self._copies = copies
+        self._reaper = reaper
+
+    def create(self, request: VolumeRequest) -> Volume:
+        """Makes a volume or finds it; see `Creation.create`."""
+        return self._creation.create(request)
+
+    def get(self, volume_id: str) -> Volume:
+        """Returns the record of a volume.
+
+        Raises:
+            NotFound: There is none with that id.
+        """
+        return self._pools.get_volume(volume_id).record
+
+    def page(self, token: str, limit: int) -> Page[Volume]:
+        """Returns volumes in the order of their creation, inline ones left out.
+
+        Raises:
+            BadToken: The token is none of ours.
+        """
+        return paging.page(
+            [depot.pool.volumes for depot in self._pools.depots],
+            token,
+            limit,
+            lambda volume: volume.ephemeral is None,
+        )
+
+    def delete(self, volume_id: str) -> None:
+        """Deletes a volume; its bytes are freed in the background. Unknown ones are no error.
+
+        Raises:
+            InUse: It is staged, mounted or attached on this node, or published to a node.
+            OperationPending: It is being worked on, or a copy is made of it.
+        """
+        found = self._pools.find_volume(volume_id)
+        if found is None or found.record.ephemeral is not None:
+            return
+        self._copies.cancel(found.key)
+        with self._locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            found = self._pools.find_volume(volume_id)
+            if found is not None:
+                check_unused(found)
+                self.discard(found)
+
+    def discard(self, found: Found[Volume]) -> None:
+        """Moves a volume that the caller has locked, and knows to be unused, to the trash."""
+        found.depot.pool.volumes.discard(found.record)
+        found.depot.ledger.remove(found.key)
+        self._allowances.later(found.record.lender_id)
+        self._reaper.wake()
+
+    def expand(self, volume_id: str, size: SizeRange) -> Volume:
+        """Makes room for a larger volume; the node grows what is in it.
+
+        Raises:
+            NotFound: There is no such volume.
+            OutOfRange, NoRoom: The size does not fit, ever or now.
+            OperationPending: It is being worked on or copied.
+        """
+        found = self._pools.get_volume(volume_id)
+        with self._locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            return self.expand_locked(self._pools.get_volume(volume_id), size)
+
+    def expand_locked(self, found: Found[Volume], size: SizeRange) -> Volume:
+        """Is `expand` for a caller who holds the volume's lock."""
+        depot, volume = found
+        if volume.copying:
+            raise OperationPending(f"volume {volume.id} is still being copied; try again later")
+        target = sizes.choose_growth(size, volume.size_bytes)
+        if target == volume.size_bytes:
+            return volume
+        # The data grows first and the record last: a try that ends between the two is repeated.
+        with depot.ledger.reserve(
+            target, backed=is_backed(volume), present_bytes=volume.size_bytes
+        ):
+            with depot.pool.volumes.opened(found.key) as folder:
+                if volume.kind is Kind.IMAGE:
+                    image.grow_image(folder, target, thick=volume.parameters.thick)
+                else:
+                    self._allowances.ensure(depot, volume, target)
+                    directory.sync_filesystem_of(folder)
+            grown = depot.pool.volumes.change(volume, size_bytes=target)
+            depot.ledger.put(found.key, volume_entry(depot.pool, grown))
+        return grown
+
+    def unconfirmed(
+        self, volume_id: str, wanted: Sequence[Capability], parameters: Parameters | None
+    ) -> str:
+        """Returns why a volume cannot be used as wanted, or nothing if it can.
+
+        Raises:
+            NotFound: There is no such volume.
+        """
+        found = self._pools.get_volume(volume_id)
+        reason = "" if parameters is None else _parameter_against(found, parameters)
+        return reason or capabilities.reason_against(found.record, wanted)
+
+    def condition(self, volume: Volume) -> str:
+        """Returns what is wrong with a volume, or nothing."""
+        found = self._pools.find_volume(volume.id)
+        if found is None:
+            return "the volume was deleted meanwhile"
+        if volume.copying:
+            return ""
+        data = directory.DATA_NAME if volume.kind is Kind.DIRECTORY else image.IMAGE_NAME
+        try:
+            with found.depot.pool.volumes.opened(found.key, data, image.PATH_ONLY) as descriptor:
+                length = os.fstat(descriptor).st_size
+        except OSError as error:
+            missing = error.errno == errno.ENOENT
+            what = "is missing from" if missing else f"cannot be read ({error.strerror}) in"
+            return f"the data of the volume {what} pool {found.depot.pool.name!r}"
+        if volume.kind is Kind.IMAGE and length < volume.size_bytes:
+            return f"the image of the volume has {length} bytes and not {volume.size_bytes}"
+        return ""
+
+
+def _parameter_against(found: Found[Volume], asked: Parameters) -> str:
+    """Returns which parameter a volume was made with another value of, or nothing."""
+    was = found.record.parameters.replace(pool=found.depot.pool.name)
+    pairs = [
+        ("kind", asked.kind, was.kind),
+        ("pool", asked.pool or was.pool, was.pool),
+        ("enforceSize", str(asked.enforce_size).lower(), str(was.enforce_size).lower()),
+        ("allocation", _ALLOCATION[asked.thick], _ALLOCATION[was.thick]),
+    ]
+    for name, wanted, present in pairs:
+        if wanted != present:
+            return f"parameter {name} is {wanted!r}, and the volume was made with {present!r}"
+    return ""
+
+
+def check_unused(found: Found[Volume]) -> None:
+    """Checks that nobody uses a volume.
+
+    Raises:
+        InUse: Somebody does; the message says where.
+    """
+    volume = found.record
+    if volume.publications:
+        nodes = ", ".join(volume.publications)
+        raise InUse(f"volume {volume.id} is published to {nodes}; unpublish it first")
+    if presence.look(found.depot.pool, found.key).anywhere:
+        raise InUse(
+            f"volume {volume.id} is mounted or attached on this node; unpublish and unstage it "
+            "first"
+        )

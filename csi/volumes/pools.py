@@ -1,0 +1,191 @@
+"""The pools of this node with their ledgers: where an id, a name or a class leads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from csi.errors import InvalidRequest, NotFound, NotNow
+from csi.linux.copying import allocated_bytes
+from csi.model import Group, Kind, Record, Snapshot, Volume
+from csi.pool import directory, ids
+from csi.pool.image import IMAGE_NAME, PARTIAL_NAME
+from csi.pool.pool import Pool
+from csi.pool.shelf import Shelf
+from csi.volumes.capacity import Entry, Ledger
+
+R = TypeVar("R", bound=Record)
+
+
+class Depot(NamedTuple):
+    """A pool and what it has promised."""
+
+    pool: Pool
+    ledger: Ledger
+
+
+class Found(NamedTuple, Generic[R]):
+    """A record and the depot that holds it."""
+
+    depot: Depot
+    record: R
+
+    @property
+    def key(self) -> str:
+        """The record's folder, which is also its key in locks and ledger."""
+        return ids.key_of(self.record.id)
+
+
+class Pools:
+    """All depots; the first is the default."""
+
+    def __init__(self, depots: Sequence[Depot]) -> None:
+        self.depots = tuple(depots)
+
+    def named(self, name: str) -> Depot:
+        """Returns the depot that a StorageClass names; no name means the first.
+
+        Raises:
+            InvalidRequest: No pool has that name.
+        """
+        if not name:
+            return self.depots[0]
+        for depot in self.depots:
+            if depot.pool.name == name:
+                return depot
+        known = ", ".join(depot.pool.name for depot in self.depots)
+        raise InvalidRequest(f"parameter pool: there is no pool {name!r}; this node has {known}")
+
+    def find_volume(self, volume_id: str) -> Found[Volume] | None:
+        """Returns the volume with that id, the kubelet's ids of inline volumes included."""
+        if ids.is_ephemeral(volume_id):
+            found = self.find_volume_name(volume_id)
+            return found if found is not None and found.record.ephemeral else None
+        return self._find(volume_id, ids.Sort.VOLUME, lambda pool: pool.volumes)
+
+    def get_volume(self, volume_id: str) -> Found[Volume]:
+        """Is `find_volume`, but what is not there is an error.
+
+        Raises:
+            NotFound: There is no such volume.
+        """
+        found = self.find_volume(volume_id)
+        if found is None:
+            raise NotFound(f"there is no volume {volume_id!r} on this node")
+        return found
+
+    def find_volume_name(self, name: str) -> Found[Volume] | None:
+        """Returns the volume with that name, in whichever pool."""
+        for depot in self.depots:
+            record = depot.pool.volumes.find(ids.key_for(depot.pool.uuid, name))
+            if record is not None:
+                return Found(depot, record)
+        return None
+
+    def locate_volume(self, volume_id: str) -> tuple[Depot, str] | None:
+        """Returns depot and key of a volume, also of one whose record is damaged."""
+        try:
+            found = self.find_volume(volume_id)
+            return None if found is None else (found.depot, found.key)
+        except NotNow:
+            object_id = ids.parse(volume_id, ids.Sort.VOLUME)
+            for depot in self.depots:
+                key = ids.key_for(depot.pool.uuid, volume_id)
+                if object_id is not None and object_id.pool == depot.pool.id_part:
+                    return depot, object_id.key
+                if key in depot.pool.volumes.damaged:
+                    return depot, key
+            return None
+
+    def find_snapshot(self, snapshot_id: str) -> Found[Snapshot] | None:
+        """Returns the snapshot with that id."""
+        return self._find(snapshot_id, ids.Sort.SNAPSHOT, lambda pool: pool.snapshots)
+
+    def get_snapshot(self, snapshot_id: str) -> Found[Snapshot]:
+        """Is `find_snapshot`, but what is not there is an error.
+
+        Raises:
+            NotFound: There is no such snapshot.
+        """
+        found = self.find_snapshot(snapshot_id)
+        if found is None:
+            raise NotFound(f"there is no snapshot {snapshot_id!r} on this node")
+        return found
+
+    def find_snapshot_name(self, name: str) -> Found[Snapshot] | None:
+        """Returns the snapshot with that name, in whichever pool."""
+        for depot in self.depots:
+            record = depot.pool.snapshots.find(ids.key_for(depot.pool.uuid, name))
+            if record is not None:
+                return Found(depot, record)
+        return None
+
+    def find_group(self, group_id: str) -> Found[Group] | None:
+        """Returns the group snapshot with that id."""
+        return self._find(group_id, ids.Sort.GROUP, lambda pool: pool.groups)
+
+    def find_group_name(self, name: str) -> Found[Group] | None:
+        """Returns the group snapshot with that name, in whichever pool."""
+        for depot in self.depots:
+            record = depot.pool.groups.find(ids.key_for(depot.pool.uuid, name))
+            if record is not None:
+                return Found(depot, record)
+        return None
+
+    def volumes(self) -> Iterator[Found[Volume]]:
+        """Yields every volume of every pool."""
+        for depot in self.depots:
+            for record in depot.pool.volumes.values():
+                yield Found(depot, record)
+
+    def _find(
+        self, text: str, sort: ids.Sort, shelf: Callable[[Pool], Shelf[R]]
+    ) -> Found[R] | None:
+        object_id = ids.parse(text, sort)
+        if object_id is None:
+            return None
+        for depot in self.depots:
+            if depot.pool.id_part == object_id.pool:
+                record = shelf(depot.pool).find_id(object_id)
+                return None if record is None else Found(depot, record)
+        return None
+
+
+def volume_entry(pool: Pool, volume: Volume) -> Entry:
+    """Returns what the ledger holds of a volume, measured now."""
+    promised = volume.size_bytes
+    if volume.kind is Kind.DIRECTORY:
+        promised += volume.borrowed_bytes
+    return Entry(promised, measure_volume(pool, volume), backed=is_backed(volume))
+
+
+def is_backed(volume: Volume) -> bool:
+    """Whether room is kept for a volume: a size that nothing enforces is no promise."""
+    return volume.kind is Kind.IMAGE or volume.quota_group != 0
+
+
+def measure_volume(pool: Pool, volume: Volume) -> int:
+    """Returns the bytes that a volume has allocated for itself alone."""
+    if volume.kind is Kind.DIRECTORY:
+        return directory.used_bytes(pool.fd, volume.quota_group) if volume.quota_group else 0
+    name = PARTIAL_NAME if volume.copying else IMAGE_NAME
+    with pool.volumes.opened(ids.key_of(volume.id), name, os.O_RDONLY) as image:
+        return max(0, allocated_bytes(image) - volume.borrowed_bytes)
+
+
+def snapshot_entry(pool: Pool, snapshot: Snapshot) -> Entry:
+    """Returns what the ledger holds of a snapshot, measured now."""
+    return Entry(snapshot.held_bytes, measure_snapshot(pool, snapshot))
+
+
+def measure_snapshot(pool: Pool, snapshot: Snapshot) -> int:
+    """Returns the bytes that a snapshot has for itself alone.
+
+    A copy has taken its blocks; one that shares them may come to hold all of them alone.
+    """
+    if snapshot.shared:
+        return 0
+    name = PARTIAL_NAME if snapshot.copying else IMAGE_NAME
+    with pool.snapshots.opened(ids.key_of(snapshot.id), name, os.O_RDONLY) as image:
+        return allocated_bytes(image)
