@@ -1,0 +1,1 @@
+"""The wire: protobuf in, values of `csi.model` out, and back; nothing is decided here."""
