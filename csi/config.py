@@ -1,0 +1,271 @@
+"""The configuration: one versioned file and a few flags; the only reader of file and environment.
+
+The file says what is the same on every node, the flags what differs between them. An unknown key
+is an error that names it, so that a typing mistake never passes for a default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import yaml
+
+from csi.errors import InvalidRequest
+from csi.model import EphemeralSettings, Kind, Parameters, Settings
+from csi.quantity import parse_size
+
+API_VERSION = "local-path.csi.dev/v1"
+KIND = "DriverConfiguration"
+DEFAULT_DRIVER_NAME = "local-path.csi.dev"
+DEFAULT_POOL_PATH = "/var/lib/csi-local-path"
+DEFAULT_ENDPOINT = "unix:///run/csi-local-path/csi.sock"
+
+_DRIVER_NAME = re.compile(r"[a-zA-Z]([a-zA-Z0-9.-]{0,61}[a-zA-Z])?", re.ASCII)
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
+
+
+class ConfigurationError(InvalidRequest):
+    """The file or a flag is wrong; the message says which key and what is allowed."""
+
+
+class _Section(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
+):
+    pass
+
+
+class PoolSection(_Section, frozen=True, kw_only=True):
+    """A pool and how freely its room is promised."""
+
+    name: str = "default"
+    path: str = DEFAULT_POOL_PATH
+    over_provisioning_ratio: float = 1.0
+    reserved: str | int | None = None
+
+
+class ParametersSection(_Section, frozen=True, kw_only=True):
+    """What a class for inline volumes stands for; keys and values as in a StorageClass."""
+
+    kind: Kind = Kind.IMAGE
+    pool: str = ""
+    fs_type: str = ""
+    enforce_size: bool = True
+    allocation: str = "thin"
+
+
+class InlineSection(_Section, frozen=True, kw_only=True):
+    """What pods may have as inline volumes."""
+
+    enabled: bool = True
+    max_volumes: int = 64
+    max_size: str | int = "10Gi"
+    default_size: str | int = "1Gi"
+    classes: dict[str, ParametersSection] = {}
+
+
+class LogSection(_Section, frozen=True, kw_only=True):
+    """How much is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class _File(_Section, frozen=True, kw_only=True):
+    api_version: str
+    kind: str
+    driver_name: str = DEFAULT_DRIVER_NAME
+    pools: tuple[PoolSection, ...] = ()
+    default_fs_type: str = "ext4"
+    default_size: str | int = "1Gi"
+    max_volumes_per_node: int = 0
+    inline_volumes: InlineSection = InlineSection()
+    log: LogSection = LogSection()
+
+
+class PoolConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool to open; sizes are in bytes."""
+
+    name: str
+    path: str
+    ratio: float
+    reserved_bytes: int | None
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is configured, checked."""
+
+    settings: Settings
+    pools: tuple[PoolConfiguration, ...]
+    endpoint: str
+    controller_endpoint: str
+    log_level: str
+    log_format: Literal["json", "text"]
+
+
+class Flags(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says; empty means not said."""
+
+    config: str = ""
+    endpoint: str = ""
+    controller_endpoint: str = ""
+    node_id: str = ""
+    pool: str = ""
+    log_level: str = ""
+
+
+def load(flags: Flags, environment: Mapping[str, str] = os.environ) -> Configuration:
+    """Reads the file that the flags name, if any, and puts flags and environment over it.
+
+    Raises:
+        ConfigurationError: Something in them is wrong.
+    """
+    file = _read(flags.config) if flags.config else _File(api_version=API_VERSION, kind=KIND)
+    node_id = flags.node_id or environment.get("NODE_ID", "") or socket.gethostname()
+    settings = Settings(
+        driver_name=_driver_name(file.driver_name),
+        node_id=node_id,
+        topology={f"{file.driver_name}/node": topology_value(node_id)},
+        max_volumes=_at_least(0, file.max_volumes_per_node, "maxVolumesPerNode"),
+        default_fs_type=_one_of(file.default_fs_type, ("ext4", "xfs", "btrfs"), "defaultFsType"),
+        default_size_bytes=_bytes(file.default_size, "defaultSize"),
+        ephemeral=_inline(file.inline_volumes),
+    )
+    endpoint = flags.endpoint or environment.get("CSI_ENDPOINT", "") or DEFAULT_ENDPOINT
+    return Configuration(
+        settings=settings,
+        pools=_pools(file.pools, flags.pool),
+        endpoint=endpoint,
+        controller_endpoint=flags.controller_endpoint,
+        log_level=_one_of(
+            flags.log_level or file.log.level, ("debug", "info", "warning", "error"), "log.level"
+        ),
+        log_format=file.log.format,
+    )
+
+
+def parse_quantity(value: str | int, field: str) -> int:
+    """Turns a size such as 10Gi, 500M or a number of bytes into bytes.
+
+    Raises:
+        ConfigurationError: It is none; `field` names it in the message.
+    """
+    try:
+        return parse_size(str(value), field)
+    except InvalidRequest as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def topology_value(node_id: str) -> str:
+    """Returns a node's id as a label value; one that is too long for that is shortened."""
+    if _LABEL_VALUE.fullmatch(node_id):
+        return node_id
+    digest = hashlib.sha256(node_id.encode()).hexdigest()[:16]
+    readable = re.sub(r"[^A-Za-z0-9.-]", "-", node_id)[:40].strip("-.")
+    return f"{readable}-{digest}" if readable else digest
+
+
+def _read(path: str) -> _File:
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = yaml.safe_load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path} does not hold a mapping with apiVersion and kind")
+    for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if document.get(key) != expected:
+            raise ConfigurationError(
+                f"{path}: {key} is {document.get(key)!r} and has to be {expected!r}"
+            )
+    try:
+        return msgspec.convert(document, _File)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _pools(sections: tuple[PoolSection, ...], path: str) -> tuple[PoolConfiguration, ...]:
+    if path and len(sections) > 1:
+        raise ConfigurationError("--pool names one pool, and the configuration has several")
+    sections = sections or (PoolSection(),)
+    if path:
+        sections = (msgspec.structs.replace(sections[0], path=path),)
+    names = [section.name for section in sections]
+    for name in names:
+        if not _LABEL_VALUE.fullmatch(name):
+            raise ConfigurationError(f"pools: {name!r} is no name for a pool; use letters and -")
+        if names.count(name) > 1:
+            raise ConfigurationError(f"pools: two pools are called {name!r}")
+    return tuple(
+        PoolConfiguration(
+            name=section.name,
+            path=section.path,
+            ratio=_ratio(section),
+            reserved_bytes=(
+                None
+                if section.reserved is None
+                else parse_quantity(section.reserved, f"pools[{section.name}].reserved")
+            ),
+        )
+        for section in sections
+    )
+
+
+def _ratio(section: PoolSection) -> float:
+    ratio = section.over_provisioning_ratio
+    if not 0 < ratio <= 1000:
+        raise ConfigurationError(
+            f"pools[{section.name}].overProvisioningRatio: {ratio} has to be above 0, at most 1000"
+        )
+    return ratio
+
+
+def _inline(section: InlineSection) -> EphemeralSettings:
+    return EphemeralSettings(
+        enabled=section.enabled,
+        max_volumes=_at_least(0, section.max_volumes, "inlineVolumes.maxVolumes"),
+        max_size_bytes=_bytes(section.max_size, "inlineVolumes.maxSize"),
+        default_size_bytes=_bytes(section.default_size, "inlineVolumes.defaultSize"),
+        classes={
+            name: Parameters(
+                kind=parameters.kind,
+                pool=parameters.pool,
+                fs_type=parameters.fs_type,
+                enforce_size=parameters.enforce_size,
+                thick=_one_of(parameters.allocation, ("thin", "thick"), f"class {name}") == "thick",
+            )
+            for name, parameters in section.classes.items()
+        },
+    )
+
+
+def _driver_name(name: str) -> str:
+    if not _DRIVER_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"driverName: {name!r} has to be like a domain name, at most 63 characters, beginning "
+            "and ending with a letter"
+        )
+    return name
+
+
+def _bytes(value: str | int, field: str) -> int:
+    return parse_quantity(value, field)
+
+
+def _at_least(least: int, value: int, field: str) -> int:
+    if value < least:
+        raise ConfigurationError(f"{field}: {value} has to be {least} or more")
+    return value
+
+
+def _one_of(value: str, allowed: tuple[str, ...], field: str) -> str:
+    if value not in allowed:
+        raise ConfigurationError(f"{field}: {value!r} has to be one of {', '.join(allowed)}")
+    return value

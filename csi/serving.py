@@ -1,0 +1,77 @@
+"""Running the driver: pools opened, sockets served, signals obeyed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+
+from csi.config import Configuration
+from csi.observe.logs import configure_logging
+from csi.pool.pool import Pool
+from csi.rpc.server import Server
+from csi.volumes.capacity import Ledger
+from csi.volumes.driver import Driver
+from csi.volumes.pools import Depot
+
+_log = logging.getLogger(__name__)
+
+_GRACE_S = 25.0
+"""Kubernetes waits 30 s between SIGTERM and SIGKILL unless a pod says otherwise."""
+
+
+def serve(configuration: Configuration) -> int:
+    """Serves until SIGTERM or SIGINT, then lets the calls under way end; returns an exit code.
+
+    Raises:
+        PoolUnavailable: A pool is missing, not marked, or in use by another process.
+        DriverError: The socket cannot be used.
+    """
+    configure_logging(configuration.log_level, configuration.log_format)
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    with contextlib.ExitStack() as undo:
+        depots = []
+        for section in configuration.pools:
+            pool = Pool.open(section.name, section.path)
+            undo.callback(pool.close)
+            ledger = Ledger(pool.usage, ratio=section.ratio, margin_bytes=section.reserved_bytes)
+            depots.append(Depot(pool, ledger))
+        driver = Driver(configuration.settings, depots)
+        server = Server(
+            driver,
+            configuration.endpoint,
+            controller_endpoint=configuration.controller_endpoint,
+        )
+        undo.callback(driver.close)
+        server.start()
+        undo.callback(_stop, server)
+        driver.start()
+        _log.info(
+            "serving",
+            extra={"endpoint": configuration.endpoint, "node_id": configuration.settings.node_id},
+        )
+        stop.wait()
+        _log.info("stopping")
+    return 0
+
+
+def _stop(server: Server) -> None:
+    """Lets the calls under way end.
+
+    One that does not would keep the process, and the pool's lock, for as long as it hangs. What it
+    leaves behind is what a crash leaves, and the next start mends it.
+    """
+    if not server.stop(_GRACE_S):
+        _log.error("calls are still under way; ending without them")
+        logging.shutdown()
+        os._exit(1)
