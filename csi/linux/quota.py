@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _QUOTA_CTL = 0xC0109428
-_FS_INFO = 0x8400941F
 
 _ENABLE_SIMPLE = 4
 _LIMITS_REFERENCED = 1
@@ -213,11 +212,7 @@ def _level_1(group: int) -> int:
 def _folder(filesystem: int | str) -> str:
     if isinstance(filesystem, str):
         return f"/sys/fs/btrfs/{filesystem}/qgroups"
-    info = bytearray(1024)
-    syscalls.ioctl(filesystem, _FS_INFO, info, name="BTRFS_IOC_FS_INFO")
-    digits = info[16:32].hex()
-    parts = digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]
-    return f"/sys/fs/btrfs/{'-'.join(parts)}/qgroups"
+    return f"{subvolume.sysfs_folder(filesystem)}/qgroups"
 
 
 def _read(path: str) -> str:

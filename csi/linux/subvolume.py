@@ -8,6 +8,7 @@ import struct
 
 from csi.linux import syscalls
 
+_FS_INFO, _FS_INFO_BYTES = 0x8400941F, 1024
 _MAGIC = 0x9123683E
 _ROOT_INODE = 256  # of every subvolume, and of nothing else
 
@@ -27,6 +28,32 @@ _NAME_AT, _NAME_LIMIT_BYTES = 56, 4039
 _ROOTREF_COUNT_AT = 4088
 
 _HANDLE_WITHOUT_PARENT = 0x4D  # FILEID_BTRFS_WITHOUT_PARENT of the kernel's linux/exportfs.h
+
+
+def sysfs_folder(fd: int) -> str:
+    """Returns where the kernel shows the state of the btrfs that a descriptor is on.
+
+    Raises:
+        OSError: ENOTTY when it is no btrfs.
+    """
+    info = bytearray(_FS_INFO_BYTES)
+    syscalls.ioctl(fd, _FS_INFO, info, name="BTRFS_IOC_FS_INFO")
+    digits = info[16:32].hex()
+    parts = digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]
+    return f"/sys/fs/btrfs/{'-'.join(parts)}"
+
+
+def pending_bytes(fd: int) -> int:
+    """Returns the data bytes that a btrfs has taken since its last commit.
+
+    statvfs(3) shows them as free until then, which can be 30 s.
+    """
+    folder = f"{sysfs_folder(fd)}/allocation/data"
+    pending = 0
+    for name in ("bytes_may_use", "bytes_reserved"):
+        with open(f"{folder}/{name}", encoding="ascii") as attribute:
+            pending += int(attribute.read())
+    return pending
 
 
 def is_btrfs(fd: int) -> bool:

@@ -138,6 +138,12 @@ def quota_group_of(trash: int, name: str) -> int:
         os.close(data)
 
 
+def drop_dead_groups(pool_fd: int) -> None:
+    """Drops what btrfs leaves of the groups of destroyed subvolumes; what it still needs stays."""
+    with contextlib.suppress(OSError):
+        quota.drop_dead_groups(pool_fd)
+
+
 def forget_quota_group(folder: int, group: int) -> None:
     """Removes a quota group; one that is in use still, or gone, is left to a later time."""
     with contextlib.suppress(OSError):

@@ -80,19 +80,27 @@ def sync_image(folder: int) -> None:
         os.close(image)
 
 
-def copy_image(source: int, folder: int, size_bytes: int, keep_going: KeepGoing) -> int:
-    """Copies the open image `source` into the open entry, holes as holes; returns its own bytes.
+def fill_copy(source: int, folder: int, size_bytes: int, keep_going: KeepGoing) -> None:
+    """Copies the open image `source` into the open entry, holes as holes; `finish_copy` follows.
 
-    The image is there only once it is whole and synced; what an earlier try left is replaced.
+    What an earlier try left is replaced.
 
     Raises:
-        InterruptedError: `keep_going` said no; the rest can be taken up by another call.
+        InterruptedError: `keep_going` said no.
     """
     partial = open_beneath(folder, PARTIAL_NAME, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         copying.copy_sparse(source, partial, keep_going=keep_going)
         if size_bytes > os.fstat(partial).st_size:
             os.ftruncate(partial, size_bytes)
+    finally:
+        os.close(partial)
+
+
+def finish_copy(folder: int) -> int:
+    """Makes a filled copy the image of its entry, whole and synced; returns its own bytes."""
+    partial = open_beneath(folder, PARTIAL_NAME, os.O_RDWR)
+    try:
         os.fsync(partial)
         own = copying.allocated_bytes(partial)
     finally:

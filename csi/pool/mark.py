@@ -66,6 +66,11 @@ def create_mark(path: str) -> Mark:
         os.close(folder)
 
 
+def is_pool(path: str) -> bool:
+    """Whether a directory carries the mark of a pool."""
+    return os.path.isfile(os.path.join(path, MARK_NAME))
+
+
 def read_mark(descriptor: int, path: str) -> Mark:
     """Reads the mark behind an open descriptor; `path` names the pool in the error.
 

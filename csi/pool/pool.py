@@ -7,14 +7,14 @@ import fcntl
 import functools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from csi.errors import PoolUnavailable
 from csi.linux.copying import can_clone
 from csi.linux.mounts import mount_containing
-from csi.linux.paths import open_beneath
+from csi.linux.paths import open_beneath, sync_filesystem
 from csi.linux.quota import simple_quotas_enabled
-from csi.linux.subvolume import is_btrfs
+from csi.linux.subvolume import is_btrfs, pending_bytes
 from csi.linux.usage import FilesystemUsage, filesystem_usage
 from csi.model import Group, Snapshot, Volume
 from csi.pool import ids
@@ -106,8 +106,36 @@ class Pool:
         return base.device, os.path.normpath(os.path.join(base.root, inside)).rstrip("/")
 
     def usage(self) -> FilesystemUsage:
-        """Returns the figures of the filesystem that the pool lies on."""
-        return filesystem_usage(self.fd)
+        """Returns the figures of the filesystem that the pool lies on, as of now."""
+        usage = filesystem_usage(self.fd)
+        if not self.features.subvolumes:
+            return usage
+        taken = min(pending_bytes(self.fd), usage.available_bytes)
+        return replace(
+            usage,
+            available_bytes=usage.available_bytes - taken,
+            used_bytes=usage.used_bytes + taken,
+        )
+
+    def settle(self) -> None:
+        """Lets the figures show at once what has been freed; btrfs would take its 30 s for it.
+
+        What one commit frees can be used again after the next.
+        """
+        if self.features.subvolumes:
+            sync_filesystem(self.fd)
+            sync_filesystem(self.fd)
+
+    def try_writing(self) -> None:
+        """Writes something small, to learn whether the disk takes writes.
+
+        The figures and flags of a filesystem do not tell of one that has shut itself down.
+
+        Raises:
+            OSError: It does not: EIO, EROFS and so on.
+        """
+        os.utime(self._lock)
+        os.fsync(self._lock)
 
     def unfinished(self) -> list[str]:
         """Returns the names of what a crash left in `building/`."""

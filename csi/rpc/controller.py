@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csi.errors import UnsupportedRequest
+from csi.errors import InvalidRequest, UnsupportedRequest
 from csi.model import CapacityFigures, Kind
 from csi.rpc import requests, responses
 from csi.rpc.verbs import Driver
@@ -123,7 +123,13 @@ class Controller:
         self, request: csi_pb2.ControllerExpandVolumeRequest
     ) -> csi_pb2.ControllerExpandVolumeResponse:
         """Answers ControllerExpandVolume."""
-        volume = self._driver.lifecycle.expand(*requests.controller_expand(request))
+        wanted = requests.controller_expand(request)
+        lifecycle = self._driver.lifecycle
+        if wanted.capability is not None:
+            reason = lifecycle.unconfirmed(wanted.volume_id, [wanted.capability], None)
+            if reason:
+                raise InvalidRequest(f"volume_capability does not fit: {reason}")
+        volume = lifecycle.expand(wanted.volume_id, wanted.size)
         return csi_pb2.ControllerExpandVolumeResponse(
             capacity_bytes=volume.size_bytes,
             # The limit of a directory is in force at once; what is in an image has to grow.

@@ -117,7 +117,8 @@ class Calls:
         """Returns all methods of a service, wrapped.
 
         Args:
-            service: Has a method for each one of the descriptor, in snake_case.
+            service: Has the methods of the descriptor, in snake_case; one that it does not have
+                is answered as UNIMPLEMENTED.
             descriptor: The service in the wire contract.
             always: Whether calls are answered even while the driver starts or is overloaded.
         """
@@ -128,6 +129,7 @@ class Calls:
                     self.wrap(method, getattr(service, _snake_case(method.name)), always=always)
                 )
                 for method in descriptor.methods
+                if hasattr(service, _snake_case(method.name))
             },
         )
 

@@ -77,10 +77,11 @@ class SnapshotRequest(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """What ControllerExpandVolume asks for."""
+    """What ControllerExpandVolume asks for; the capability may be left out."""
 
     volume_id: str
     size: SizeRange
+    capability: Capability | None
 
 
 class GroupRequest(NamedTuple):
@@ -235,9 +236,9 @@ def controller_expand(message: csi_pb2.ControllerExpandVolumeRequest) -> Growth:
     volume_id = required(message, "volume_id")
     if not message.HasField("capacity_range"):
         raise InvalidRequest("capacity_range is missing")
-    if message.HasField("volume_capability"):
-        one_capability(message)
-    return Growth(volume_id, size_range(message.capacity_range))
+    has_capability = message.HasField("volume_capability")
+    wanted = one_capability(message) if has_capability else None
+    return Growth(volume_id, size_range(message.capacity_range), wanted)
 
 
 def controller_get_volume(message: csi_pb2.ControllerGetVolumeRequest) -> str:

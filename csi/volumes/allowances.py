@@ -58,6 +58,9 @@ class Allowances:
         """Brings down the limits that were noted."""
         with self._guard:
             waiting, self._waiting = self._waiting, set()
+        for depot in self._pools.depots:
+            if depot.pool.features.directory_quota:
+                directory.drop_dead_groups(depot.pool.fd)
         for lender_id in waiting:
             try:
                 self.ensure_lender(lender_id)

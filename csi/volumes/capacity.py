@@ -139,7 +139,8 @@ class Ledger:
 
     def _check(self, size_bytes: int, present_bytes: int, *, backed: bool) -> None:
         usage = self._usage()
-        largest = int(usage.total_bytes * self._ratio)
+        # However freely promised, one volume cannot be larger than what could be free.
+        largest = int(usage.total_bytes * min(1.0, self._ratio))
         if size_bytes > largest:
             raise OutOfRange(
                 f"{size_bytes} bytes can never fit: the pool holds {largest} bytes in all"

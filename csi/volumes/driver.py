@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -39,6 +38,7 @@ from csi.volumes.usage import Usage
 _log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S = 60.0
+_TRY_WRITING_EVERY_S = 5.0
 
 
 class Driver:
@@ -65,6 +65,7 @@ class Driver:
         self._ready = threading.Event()
         self._closing = threading.Event()
         self._failure = ""
+        self._unwritable: dict[str, str] = {}
         self._threads: list[threading.Thread] = []
 
         locks = Locks()
@@ -84,7 +85,7 @@ class Driver:
 
     def start(self) -> None:
         """Begins to read the pools, in the background; `is_ready` tells when that is done."""
-        for work in (self._recover, self._sweep):
+        for work in (self._recover, self._sweep, self._watch_pools):
             thread = threading.Thread(target=work, name=work.__name__, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -106,23 +107,14 @@ class Driver:
         return self._ready.wait(timeout_s)
 
     def check(self) -> None:
-        """Looks whether the driver can work.
+        """Tells whether the driver can work, by what it found last; it touches no disk itself.
 
         Raises:
             PoolUnavailable: A pool cannot be read or written.
         """
-        if self._failure:
-            raise PoolUnavailable(self._failure)
-        for depot in self._pools.depots:
-            pool = depot.pool
-            try:
-                status = os.fstatvfs(pool.fd)
-            except OSError as error:
-                raise PoolUnavailable(
-                    f"pool {pool.name!r} at {pool.path} cannot be read: {error.strerror}"
-                ) from error
-            if status.f_flag & os.ST_RDONLY:
-                raise PoolUnavailable(f"pool {pool.name!r} at {pool.path} is mounted read-only")
+        problem = self._failure or next(iter(self._unwritable.values()), "")
+        if problem:
+            raise PoolUnavailable(problem)
 
     def capacity(
         self, parameters: Parameters, segments: Mapping[str, str] | None
@@ -162,6 +154,22 @@ class Driver:
         self._reaper.start()
         self._ready.set()
         _log.info("ready", extra={"volumes": sum(1 for _ in self._pools.volumes())})
+
+    def _watch_pools(self) -> None:
+        while True:
+            for depot in self._pools.depots:
+                pool = depot.pool
+                try:
+                    pool.try_writing()
+                except OSError as error:
+                    reason = f"pool {pool.name!r} at {pool.path} takes no writes: {error.strerror}"
+                    if pool.name not in self._unwritable:
+                        _log.error("a pool takes no writes", extra={"reason": reason})
+                    self._unwritable[pool.name] = reason
+                else:
+                    self._unwritable.pop(pool.name, None)
+            if self._closing.wait(_TRY_WRITING_EVERY_S):
+                return
 
     def _sweep(self) -> None:
         while not self._closing.wait(_SWEEP_EVERY_S):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from csi.errors import NotNow, UnsupportedRequest
 from csi.linux import loop
 from csi.linux.copying import allocated_bytes
-from csi.linux.freeze import Freeze, frozen
+from csi.linux.freeze import Freeze, FreezeExpired, frozen
 from csi.model import Access, Kind, Snapshot, Volume
 from csi.pool import directory, image
 from csi.pool.frozen_note import frozen_note
@@ -155,30 +155,34 @@ class Taken:
 
 def take_image(origin: Origin, folder: int, size_bytes: int, frozen_copy_s: float) -> Taken:
     """Takes the image of an origin into the open entry, whole and synced."""
-    reflink = origin.pool.features.reflink
-    bound_s = CLONE_BOUND_S if reflink else frozen_copy_s
-    with origin.image() as source, held_still([origin], folder, bound_s) as freeze:
-        moment_ns = time.time_ns()
-        if reflink:
-            shared = image.clone_image(source, folder, size_bytes)
-        else:
-            shared = 0
-            _copy_held(source, folder, size_bytes, freeze, bound_s)
-    image.sync_image(folder)
+    take = _clone if origin.pool.features.reflink else _copy
+    taken = take(origin, folder, size_bytes, frozen_copy_s)
     image.give_own_identity(folder, origin.record.fs_type)
+    return taken
+
+
+def _clone(origin: Origin, folder: int, size_bytes: int, _frozen_copy_s: float) -> Taken:
+    with origin.image() as source, held_still([origin], folder, CLONE_BOUND_S):
+        moment_ns = time.time_ns()
+        shared = image.clone_image(source, folder, size_bytes)
+    image.sync_image(folder)
     return Taken(moment_ns, shared_bytes=shared)
 
 
-def _copy_held(
-    source: int, folder: int, size_bytes: int, freeze: Freeze | None, bound_s: float
-) -> None:
+def _copy(origin: Origin, folder: int, size_bytes: int, frozen_copy_s: float) -> Taken:
     try:
-        image.copy_image(source, folder, size_bytes, lambda: freeze is None or not freeze.expired)
-    except InterruptedError as error:
+        with origin.image() as source, held_still([origin], folder, frozen_copy_s) as freeze:
+            moment_ns = time.time_ns()
+            image.fill_copy(
+                source, folder, size_bytes, lambda: freeze is None or not freeze.expired
+            )
+    except (InterruptedError, FreezeExpired) as error:
         raise NotNow(
-            f"the copy was not done within the {bound_s:g} s for which the volume may be held "
-            "still: stop its pods and try again, or raise frozenCopySeconds"
+            f"the copy was not done within the {frozen_copy_s:g} s for which the volume may be "
+            "held still: stop its pods and try again, or raise frozenCopySeconds"
         ) from error
+    image.finish_copy(folder)
+    return Taken(moment_ns)
 
 
 def take_directory(
@@ -209,7 +213,8 @@ def copy_image(
 ) -> int:
     """Copies an unused image into an entry that waits for it; returns the bytes it took."""
     with origin.image() as source, shelf.opened(key) as folder:
-        own = image.copy_image(source, folder, size_bytes, keep_going)
+        image.fill_copy(source, folder, size_bytes, keep_going)
+        own = image.finish_copy(folder)
         image.give_own_identity(folder, origin.record.fs_type)
         if thick:
             image.preallocate_image(folder, size_bytes)

@@ -42,13 +42,22 @@ def page(
     )
 
 
+def position_of(token: str) -> Position | None:
+    """Returns the place that a token stands for; none is the start.
+
+    Raises:
+        BadToken: The token is none of ours.
+    """
+    if not token:
+        return None
+    match = _TOKEN.fullmatch(token)
+    if match is None:
+        raise BadToken(f"starting_token {token[:64]!r} was not given out by this driver")
+    return int(match[1]), match[2]
+
+
 def _behind(shelves: Sequence[Shelf[R]], token: str) -> Iterator[tuple[Position, R]]:
-    position: Position | None = None
-    if token:
-        match = _TOKEN.fullmatch(token)
-        if match is None:
-            raise BadToken(f"starting_token {token[:64]!r} was not given out by this driver")
-        position = (int(match[1]), match[2])
+    position = position_of(token)
     if len(shelves) == 1:
         return shelves[0].after(position)
     return merge(*(shelf.after(position) for shelf in shelves), key=lambda entry: entry[0])

@@ -6,6 +6,7 @@ steps so that workloads keep the disk. What a restart interrupts is found in the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -77,6 +78,9 @@ class Reaper:
                     extra={"pool": pool.name, "entry": name, "reason": str(error)},
                 )
                 done = False
+        if names:
+            with contextlib.suppress(OSError):
+                pool.settle()
         return done
 
     def _remove(self, pool: Pool, name: str) -> bool:

@@ -81,6 +81,7 @@ class Snapshots:
         Raises:
             BadToken: The token is none of ours.
         """
+        paging.position_of(token)
         if snapshot_id:
             found = self._pools.find_snapshot(snapshot_id)
             if found is None or source_volume_id not in ("", found.record.source_volume_id):
