@@ -54,6 +54,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--config", default="", metavar="FILE", help="configuration: YAML with apiVersion and kind"
     )
     parser.add_argument(
+        "--role",
+        default=config.Role.NODE.value,
+        choices=[role.value for role in config.Role],
+        help="node (default): serve the volumes of this node; resizer: stand beside a cluster-wide "
+        "external-resizer and leave growth to the nodes, without a pool or any privilege",
+    )
+    parser.add_argument(
         "--endpoint",
         default="",
         metavar="URL",
@@ -99,6 +106,9 @@ def _add_pool_create(parser: argparse.ArgumentParser) -> None:
         choices=("xfs", "btrfs"),
         help="xfs (default), or btrfs, which also holds directory volumes to their size",
     )
+    parser.add_argument(
+        "--if-missing", action="store_true", help="leave a pool that is there already as it is"
+    )
     parser.set_defaults(run=_create_pool)
 
 
@@ -116,6 +126,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     flags = config.Flags(
         config=arguments.config,
+        role=config.Role(arguments.role),
         endpoint=arguments.endpoint,
         controller_endpoint=arguments.controller_endpoint,
         node_id=arguments.node_id,
@@ -127,7 +138,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _create_pool(arguments: argparse.Namespace) -> int:
     from csi.pool import setup
+    from csi.pool.mark import is_pool
 
+    if arguments.if_missing and is_pool(arguments.path):
+        print(f"{arguments.path} is a pool already")
+        return 0
     if arguments.file and not arguments.size:
         raise config.ConfigurationError("--file needs --size")
     if arguments.file:

@@ -6,6 +6,7 @@ is an error that names it, so that a typing mistake never passes for a default.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import os
 import re
@@ -100,6 +101,7 @@ class PoolConfiguration(msgspec.Struct, frozen=True, kw_only=True):
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured, checked."""
 
+    role: Role
     settings: Settings
     pools: tuple[PoolConfiguration, ...]
     endpoint: str
@@ -108,10 +110,18 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Literal["json", "text"]
 
 
+class Role(enum.StrEnum):
+    """What a process of the driver is for."""
+
+    NODE = "node"
+    RESIZER = "resizer"
+
+
 class Flags(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says; empty means not said."""
 
     config: str = ""
+    role: Role = Role.NODE
     endpoint: str = ""
     controller_endpoint: str = ""
     node_id: str = ""
@@ -138,6 +148,7 @@ def load(flags: Flags, environment: Mapping[str, str] = os.environ) -> Configura
     )
     endpoint = flags.endpoint or environment.get("CSI_ENDPOINT", "") or DEFAULT_ENDPOINT
     return Configuration(
+        role=flags.role,
         settings=settings,
         pools=_pools(file.pools, flags.pool),
         endpoint=endpoint,

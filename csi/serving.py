@@ -9,7 +9,7 @@ import signal
 import threading
 from types import FrameType
 
-from csi.config import Configuration
+from csi.config import Configuration, Role
 from csi.observe.logs import configure_logging
 from csi.pool.pool import Pool
 from csi.rpc.server import Server
@@ -41,7 +41,8 @@ def serve(configuration: Configuration) -> int:
         signal.signal(number, ask_to_stop)
     with contextlib.ExitStack() as undo:
         depots = []
-        for section in configuration.pools:
+        has_pools = configuration.role is Role.NODE
+        for section in configuration.pools if has_pools else ():
             pool = Pool.open(section.name, section.path)
             undo.callback(pool.close)
             ledger = Ledger(pool.usage, ratio=section.ratio, margin_bytes=section.reserved_bytes)
@@ -51,6 +52,7 @@ def serve(configuration: Configuration) -> int:
             driver,
             configuration.endpoint,
             controller_endpoint=configuration.controller_endpoint,
+            only_marks_growth=not has_pools,
         )
         undo.callback(driver.close)
         server.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from csi.rpc.endpoint import FileIdentity
 from csi.rpc.group_controller import GroupController
 from csi.rpc.identity import Identity
 from csi.rpc.interceptors import Calls
+from csi.rpc.marking import MarkingController, MarkingNode
 from csi.rpc.node import Node
 from csi.rpc.verbs import Driver
 from csi.v1 import csi_pb2
@@ -42,6 +43,20 @@ NODE = _SERVICES["Node"]
 _log = logging.getLogger("csi.rpc")
 
 
+_ALL: Mapping[str, Callable[[Driver], object]] = {
+    IDENTITY.name: Identity,
+    CONTROLLER.name: Controller,
+    GROUP_CONTROLLER.name: GroupController,
+    NODE.name: Node,
+}
+_MARKING: Mapping[str, Callable[[Driver], object]] = {
+    IDENTITY.name: Identity,
+    CONTROLLER.name: MarkingController,
+    GROUP_CONTROLLER.name: MarkingController,
+    NODE.name: MarkingNode,
+}
+
+
 class Socket(NamedTuple):
     """A socket that is served."""
 
@@ -59,6 +74,7 @@ class Server:
         endpoint: str,
         controller_endpoint: str = "",
         *,
+        only_marks_growth: bool = False,
         workers: int = WORKERS,
         reserve: int = RESERVE,
     ) -> None:
@@ -69,6 +85,7 @@ class Server:
             endpoint: The socket of all services, or of Identity and Node.
             controller_endpoint: The socket of Identity, Controller and GroupController; none
                 means that `endpoint` has them.
+            only_marks_growth: Whether this is the role that leaves growth to the nodes.
             workers: Calls that are worked on at once, those kept in reserve included.
             reserve: Workers that only Identity and health may use.
 
@@ -76,6 +93,7 @@ class Server:
             InvalidRequest: An endpoint names no Unix socket.
         """
         self._driver = driver
+        self._classes = _MARKING if only_marks_growth else _ALL
         path = endpoints.parse_endpoint(endpoint)
         controller_path = endpoints.parse_endpoint(controller_endpoint or endpoint)
         self._paths: dict[str, list[ServiceDescriptor]] = {path: [IDENTITY, NODE]}
@@ -155,13 +173,7 @@ class Server:
         return Socket(path, endpoints.bind(path, server.add_insecure_port), server)
 
     def _implementation(self, service: ServiceDescriptor) -> object:
-        classes = {
-            IDENTITY.name: Identity,
-            CONTROLLER.name: Controller,
-            GROUP_CONTROLLER.name: GroupController,
-            NODE.name: Node,
-        }
-        return classes[service.name](self._driver)
+        return self._classes[service.name](self._driver)
 
     def _await_ready(self) -> None:
         while not self._stopping.wait(READINESS_POLL_S):
