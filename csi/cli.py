@@ -145,6 +145,8 @@ def _create_pool(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.file and not arguments.size:
         raise config.ConfigurationError("--file needs --size")
+    if arguments.size and not arguments.file:
+        raise config.ConfigurationError("--size goes with --file: only a file is given a size")
     if arguments.file:
         size_bytes = config.parse_quantity(arguments.size, "--size")
         made = setup.create_in_file(

@@ -14,7 +14,7 @@ from csi.linux.copying import can_clone
 from csi.linux.mounts import mount_containing
 from csi.linux.paths import open_beneath, sync_filesystem
 from csi.linux.quota import simple_quotas_enabled
-from csi.linux.subvolume import is_btrfs, pending_bytes
+from csi.linux.subvolume import is_btrfs, pending_bytes, start_cleaning
 from csi.linux.usage import FilesystemUsage, filesystem_usage
 from csi.model import Group, Snapshot, Volume
 from csi.pool import ids
@@ -118,12 +118,12 @@ class Pool:
         )
 
     def settle(self) -> None:
-        """Lets the figures show at once what has been freed; btrfs would take its 30 s for it.
+        """Lets btrfs free what was deleted now and not with its next commit, up to 30 s later.
 
-        What one commit frees can be used again after the next.
+        Its cleaner works by itself after that, so this is to be repeated after a while.
         """
         if self.features.subvolumes:
-            sync_filesystem(self.fd)
+            start_cleaning(self.fd)
             sync_filesystem(self.fd)
 
     def try_writing(self) -> None:

@@ -70,6 +70,9 @@ def create_in_file(path: str, file: str, size_bytes: int, fs_type: str) -> Made:
         ProgramFailed: mkfs failed.
         OSError: The file cannot be made, or not mounted.
     """
+    least = filesystems.FILESYSTEMS[fs_type].minimum_bytes
+    if size_bytes < least:
+        raise InvalidRequest(f"--size: a {fs_type} has {least} bytes at least, not {size_bytes}")
     _check_mount_point(path)
     try:
         image = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 _BREATH_S = 0.002
 _RETRY_S = 30.0
+_SETTLE_AFTER_S = (0.0, 0.1, 0.5, 2.0)
+"""When btrfs is asked again to free what its cleaner has let go of meanwhile."""
 
 
 class Reaper:
@@ -79,8 +81,7 @@ class Reaper:
                 )
                 done = False
         if names:
-            with contextlib.suppress(OSError):
-                pool.settle()
+            self._settle(pool)
         return done
 
     def _remove(self, pool: Pool, name: str) -> bool:
@@ -95,6 +96,14 @@ class Reaper:
                 keep_going=lambda: not self._stop.is_set(),
                 pause=self._breathe,
             )
+
+    def _settle(self, pool: Pool) -> None:
+        for pause_s in _SETTLE_AFTER_S:
+            self._stop.wait(pause_s)
+            with contextlib.suppress(OSError):
+                pool.settle()
+            if not pool.features.subvolumes or self._work.is_set():
+                return
 
     def _breathe(self) -> None:
         self._stop.wait(_BREATH_S)
