@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import msgspec
@@ -27,6 +27,7 @@ DEFAULT_DRIVER_NAME = "local-path.csi.dev"
 DEFAULT_POOL_PATH = "/var/lib/csi-local-path"
 DEFAULT_ENDPOINT = "unix:///run/csi-local-path/csi.sock"
 
+_FILESYSTEMS = ("ext4", "xfs", "btrfs")
 _DRIVER_NAME = re.compile(r"[a-zA-Z]([a-zA-Z0-9.-]{0,61}[a-zA-Z])?", re.ASCII)
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
 
@@ -137,20 +138,21 @@ def load(flags: Flags, environment: Mapping[str, str] = os.environ) -> Configura
     """
     file = _read(flags.config) if flags.config else _File(api_version=API_VERSION, kind=KIND)
     node_id = flags.node_id or environment.get("NODE_ID", "") or socket.gethostname()
+    pools = _pools(file.pools, flags.pool)
     settings = Settings(
         driver_name=_driver_name(file.driver_name),
         node_id=node_id,
         topology={f"{file.driver_name}/node": topology_value(node_id)},
         max_volumes=_at_least(0, file.max_volumes_per_node, "maxVolumesPerNode"),
-        default_fs_type=_one_of(file.default_fs_type, ("ext4", "xfs", "btrfs"), "defaultFsType"),
+        default_fs_type=_one_of(file.default_fs_type, _FILESYSTEMS, "defaultFsType"),
         default_size_bytes=_bytes(file.default_size, "defaultSize"),
-        ephemeral=_inline(file.inline_volumes),
+        ephemeral=_inline(file.inline_volumes, {pool.name for pool in pools}),
     )
     endpoint = flags.endpoint or environment.get("CSI_ENDPOINT", "") or DEFAULT_ENDPOINT
     return Configuration(
         role=flags.role,
         settings=settings,
-        pools=_pools(file.pools, flags.pool),
+        pools=pools,
         endpoint=endpoint,
         controller_endpoint=flags.controller_endpoint,
         log_level=_one_of(
@@ -238,22 +240,36 @@ def _ratio(section: PoolSection) -> float:
     return ratio
 
 
-def _inline(section: InlineSection) -> EphemeralSettings:
+def _inline(section: InlineSection, pools: Collection[str]) -> EphemeralSettings:
+    max_size_bytes = _bytes(section.max_size, "inlineVolumes.maxSize")
+    default_size_bytes = _bytes(section.default_size, "inlineVolumes.defaultSize")
+    if default_size_bytes > max_size_bytes:
+        raise ConfigurationError("inlineVolumes: defaultSize is larger than maxSize allows")
     return EphemeralSettings(
         enabled=section.enabled,
         max_volumes=_at_least(0, section.max_volumes, "inlineVolumes.maxVolumes"),
-        max_size_bytes=_bytes(section.max_size, "inlineVolumes.maxSize"),
-        default_size_bytes=_bytes(section.default_size, "inlineVolumes.defaultSize"),
+        max_size_bytes=max_size_bytes,
+        default_size_bytes=default_size_bytes,
         classes={
-            name: Parameters(
-                kind=parameters.kind,
-                pool=parameters.pool,
-                fs_type=parameters.fs_type,
-                enforce_size=parameters.enforce_size,
-                thick=_one_of(parameters.allocation, ("thin", "thick"), f"class {name}") == "thick",
-            )
+            name: _inline_class(name, parameters, pools)
             for name, parameters in section.classes.items()
         },
+    )
+
+
+def _inline_class(name: str, section: ParametersSection, pools: Collection[str]) -> Parameters:
+    where = f"inlineVolumes: class {name!r}"
+    if section.pool:
+        _one_of(section.pool, tuple(pools), f"{where}: pool")
+    if section.fs_type:
+        _one_of(section.fs_type, _FILESYSTEMS, f"{where}: fsType")
+    allocation = _one_of(section.allocation, ("thin", "thick"), f"{where}: allocation")
+    return Parameters(
+        kind=section.kind,
+        pool=section.pool,
+        fs_type=section.fs_type,
+        enforce_size=section.enforce_size,
+        thick=allocation == "thick",
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from csi.config import Configuration, Role
@@ -31,15 +31,8 @@ def serve(configuration: Configuration) -> int:
         DriverError: The socket cannot be used.
     """
     configure_logging(configuration.log_level, configuration.log_format)
-    stop = threading.Event()
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask_to_stop)
     with contextlib.ExitStack() as undo:
+        asked_to_stop = undo.enter_context(_stop_signals())
         depots = []
         has_pools = configuration.role is Role.NODE
         for section in configuration.pools if has_pools else ():
@@ -62,9 +55,33 @@ def serve(configuration: Configuration) -> int:
             "serving",
             extra={"endpoint": configuration.endpoint, "node_id": configuration.settings.node_id},
         )
-        stop.wait()
+        os.read(asked_to_stop, 1)
         _log.info("stopping")
     return 0
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[int]:
+    """Yields a descriptor that becomes readable when the process is asked to stop.
+
+    The kernel gives a signal to any thread, and Python runs its handler on the main one alone,
+    which a signal to another does not wake from waiting. What is written to a pipe does.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _note)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(writer)
+        os.close(reader)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    del number, frame  # the wake-up descriptor has it already
 
 
 def _stop(server: Server) -> None:

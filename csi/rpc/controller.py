@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from csi.errors import InvalidRequest, UnsupportedRequest
+from csi.errors import UnsupportedRequest
 from csi.model import CapacityFigures, Kind
 from csi.rpc import requests, responses
-from csi.rpc.verbs import Driver
+from csi.rpc.verbs import Driver, check_capability
 from csi.v1 import csi_pb2
 from csi.volumes.capabilities import check_capabilities
 
@@ -124,12 +124,8 @@ class Controller:
     ) -> csi_pb2.ControllerExpandVolumeResponse:
         """Answers ControllerExpandVolume."""
         wanted = requests.controller_expand(request)
-        lifecycle = self._driver.lifecycle
-        if wanted.capability is not None:
-            reason = lifecycle.unconfirmed(wanted.volume_id, [wanted.capability], None)
-            if reason:
-                raise InvalidRequest(f"volume_capability does not fit: {reason}")
-        volume = lifecycle.expand(wanted.volume_id, wanted.size)
+        check_capability(self._driver, wanted.volume_id, wanted.capability)
+        volume = self._driver.lifecycle.expand(wanted.volume_id, wanted.size)
         return csi_pb2.ControllerExpandVolumeResponse(
             capacity_bytes=volume.size_bytes,
             # The limit of a directory is in force at once; what is in an image has to grow.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from csi.rpc import node_requests, responses
-from csi.rpc.verbs import Driver
+from csi.rpc.verbs import Driver, check_capability
 from csi.v1 import csi_pb2
 
 _RPC = csi_pb2.NodeServiceCapability.RPC
@@ -74,5 +74,7 @@ class Node:
         self, request: csi_pb2.NodeExpandVolumeRequest
     ) -> csi_pb2.NodeExpandVolumeResponse:
         """Answers NodeExpandVolume."""
-        size_bytes = self._driver.mounts.expand(*node_requests.expand(request))
+        wanted = node_requests.expand(request)
+        check_capability(self._driver, wanted.volume_id, wanted.capability)
+        size_bytes = self._driver.mounts.expand(wanted.volume_id, wanted.path, wanted.size)
         return csi_pb2.NodeExpandVolumeResponse(capacity_bytes=size_bytes)

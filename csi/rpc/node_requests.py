@@ -27,11 +27,15 @@ class Place(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """What NodeExpandVolume asks for; an empty range means as large as the volume is."""
+    """What NodeExpandVolume asks for; an empty range means as large as the volume is.
+
+    The capability may be left out.
+    """
 
     volume_id: str
     path: str
     size: SizeRange
+    capability: Capability | None
 
 
 def stage(message: csi_pb2.NodeStageVolumeRequest) -> Staging:
@@ -87,7 +91,8 @@ def expand(message: csi_pb2.NodeExpandVolumeRequest) -> Growth:
     """Reads NodeExpandVolumeRequest."""
     volume_id = required(message, "volume_id")
     path = required(message, "volume_path")
-    if message.HasField("volume_capability"):
-        one_capability(message)
+    has_capability = message.HasField("volume_capability")
+    wanted = one_capability(message) if has_capability else None
     has_size = message.HasField("capacity_range")
-    return Growth(volume_id, path, size_range(message.capacity_range) if has_size else SizeRange())
+    size = size_range(message.capacity_range) if has_size else SizeRange()
+    return Growth(volume_id, path, size, wanted)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from csi.errors import InvalidRequest
 from csi.model import (
     Capability,
     CapacityFigures,
@@ -184,3 +185,17 @@ class Driver(Protocol):
         self, parameters: Parameters, segments: Mapping[str, str] | None
     ) -> CapacityFigures:
         """Returns what may still be provisioned; no segments means anywhere."""
+
+
+def check_capability(driver: Driver, volume_id: str, capability: Capability | None) -> None:
+    """Checks the capability that a request for growth may carry.
+
+    Raises:
+        NotFound: There is no such volume.
+        InvalidRequest: The volume does not have the capability.
+    """
+    if capability is None:
+        return
+    reason = driver.lifecycle.unconfirmed(volume_id, [capability], None)
+    if reason:
+        raise InvalidRequest(f"volume_capability does not fit: {reason}")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator
 
-from csi.errors import NotNow
+from csi.errors import NotNow, Unavailable
 from csi.linux import loop, mounts
 from csi.linux.growth import grow_mounted, grow_unmounted_ext4
 from csi.linux.loop import LoopDevice
@@ -23,6 +24,7 @@ from csi.pool.pool import Pool
 from csi.volumes import presence
 from csi.volumes.pools import Found
 
+_LET_GO_S = 3.0
 _ALWAYS = {"xfs": ("nouuid",)}
 """A restored XFS has the UUID of its source, and is mounted beside it."""
 
@@ -78,6 +80,29 @@ def bind_device(device: LoopDevice, target: int) -> None:
         mounts.bind_mount(node, target, read_only=device.read_only, allow_devices=True)
     finally:
         os.close(node)
+
+
+def let_go(pool: Pool, key: str) -> None:
+    """Detaches the loop devices of a volume that is mounted nowhere, and waits until they are gone.
+
+    Whoever looks at a device just then (udev, blkid, losetup) keeps it for that long.
+
+    Raises:
+        Unavailable: Somebody keeps one open.
+    """
+    deadline = time.monotonic() + _LET_GO_S
+    pause_s = 0.001
+    while devices := presence.loops_of(pool, key):
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"{devices[0].path} is unmounted, and some process on this node keeps it open; "
+                "the volume is free once that ends"
+            )
+        for device in devices:
+            if not device.autoclear:
+                loop.detach(device.path)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.1)
 
 
 def grow_in_use(pool: Pool, volume: Volume, key: str) -> None:

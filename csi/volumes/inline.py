@@ -90,7 +90,7 @@ class Inline:
             except BaseException:
                 # The kubelet never unpublishes what it was refused.
                 if made:
-                    self.forget(found.depot, found.key)
+                    self.end(found.depot, found.key)
                 raise
             watch(found)
 
@@ -98,6 +98,16 @@ class Inline:
         """Whether a volume lives and dies with its pod."""
         volume = depot.pool.volumes.peek(key)
         return volume is not None and volume.ephemeral is not None
+
+    def end(self, depot: Depot, key: str) -> None:
+        """Deletes a volume that the caller has locked, once its pod has let go of it.
+
+        Raises:
+            Unavailable: Some process keeps its device open.
+        """
+        if self.is_inline(depot, key) and not presence.look(depot.pool, key).mounts:
+            devices.let_go(depot.pool, key)
+            self.forget(depot, key)
 
     def forget(self, depot: Depot, key: str) -> None:
         """Deletes a volume that the caller has locked, if it is inline and mounted nowhere."""

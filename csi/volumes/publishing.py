@@ -66,7 +66,7 @@ class Publishing:
         with self._locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
             take_away(volume_id, path, presence.look(depot.pool, key))
             targets.remove_target(path)
-            self._inline.forget(depot, key)
+            self._inline.end(depot, key)
 
 
 def _publish_filesystem(found: Found[Volume], request: PublishRequest) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 
 from csi.errors import AlreadyExists, NotNow, OperationPending, UnsupportedRequest
-from csi.linux import loop, mounts
+from csi.linux import mounts
 from csi.linux.mounts import Mount
 from csi.model import Access, Capability, Volume
 from csi.volumes import capabilities, devices, presence, targets
@@ -77,10 +77,8 @@ class Staging:
                 take_away(volume_id, place, present)
             if os.path.lexists(f"{path}/{DEVICE_NAME}"):
                 targets.remove_target(f"{path}/{DEVICE_NAME}")
-            left = presence.look(depot.pool, key)
-            if not left.mounts:
-                for device in left.devices:
-                    loop.detach(device.path)
+            if not presence.look(depot.pool, key).mounts:
+                devices.let_go(depot.pool, key)
                 depot.ledger.settle(key)
 
 

@@ -12,17 +12,16 @@ from tests.contract import requests
 from tests.contract.bench import Bench, read_bytes, write_synced
 from tests.contract.node_fixtures import (
     SECTOR_BYTES,
-    Pods,
     all_loops,
     foreign_mount,
     image_of,
     loops_over,
     mounts_at,
     no_loop_over,
-    pods_of,
     run,
     the_mount_at,
 )
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import MIB, READER, SINGLE_WRITER, raw_block
 

@@ -14,15 +14,14 @@ from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import Bench, wait_until, write_synced
 from tests.contract.node_fixtures import (
-    Pods,
     frozen,
     image_of,
     loops_over,
     mounts_at,
     no_loop_over,
-    pods_of,
     the_mount_at,
 )
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, as_call, refused
 from tests.contract.requests import LEAST_BYTES, MIB, filesystem, raw_block
 

@@ -11,15 +11,14 @@ from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
 from tests.contract.node_fixtures import (
-    Pods,
     entry_of,
     fill,
     loops_below,
-    pods_of,
     run,
     the_mount_at,
     wait_for_empty_trash,
 )
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import MIB, filesystem, from_snapshot, from_volume, raw_block
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
-from tests.contract.node_fixtures import UNKNOWN_VOLUME, Pods, image_of, loops_over, pods_of
+from tests.contract.node_fixtures import UNKNOWN_VOLUME, image_of, loops_over
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import LEAST_BYTES, MIB, TIB, filesystem, raw_block, size_range
 

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,11 +43,12 @@ def small_bench(request: pytest.FixtureRequest, folder: Path) -> Iterator[Bench]
 @pytest.fixture
 def small(small_bench: Bench) -> Iterator[Bench]:
     """That bench, with nothing on it, and nothing left on it."""
+    settle(small_bench)
     before = available(small_bench)
     yield small_bench
     small_bench.clean_up()
     empty(small_bench)
-    wait_until(lambda: available(small_bench) >= before - SLACK, "the room to come back", 5)
+    wait_until(lambda: available(small_bench) >= before - SLACK, "the room to come back", 20)
 
 
 def available(bench: Bench) -> int:
@@ -75,7 +77,14 @@ def fill(bench: Bench, size: int) -> None:
 def empty(bench: Bench) -> None:
     """Gives back what `fill` took, to the last byte."""
     (bench.pool / "foreign").unlink(missing_ok=True)
-    subprocess.run(["sync", "--file-system", str(bench.pool)], check=True)
+    settle(bench)
+
+
+def settle(bench: Bench) -> None:
+    """Waits until what was freed before is free: btrfs needs a commit more for it."""
+    for _ in range(3):
+        subprocess.run(["sync", "--file-system", str(bench.pool)], check=True)
+        time.sleep(0.05)
 
 
 def fill_until(bench: Bench, left: int) -> None:

@@ -12,7 +12,13 @@ import pytest
 import tests.driver
 from tests.contract.bench import wait_until, write_synced
 from tests.contract.inline_pods import CONFIGURATION, MAX_VOLUMES, InlinePods, Pod, inline_pods_of
-from tests.contract.node_fixtures import loops_below, run, the_mount_at, wait_for_empty_trash
+from tests.contract.node_fixtures import (
+    looked_at,
+    loops_below,
+    run,
+    the_mount_at,
+    wait_for_empty_trash,
+)
 from tests.contract.refusals import Code, as_call, refused
 from tests.driver import Driver, running_driver
 
@@ -59,6 +65,16 @@ def test_a_pod_keeps_its_volume_over_a_restart(pods: InlinePods, driver: Driver,
     pods.unpublish(pod)
     assert pods.made() == []
     assert not target.exists()
+
+
+def test_a_device_that_somebody_looks_at_keeps_no_volume(pods: InlinePods) -> None:
+    pod = pods.pod()
+    pods.publish(pod)
+    (loop,) = loops_below(pods.pool)
+
+    with looked_at(loop.device):
+        pods.unpublish(pod)
+        assert pods.made() == []
 
 
 def test_the_limit_counts_those_from_before_a_restart(pods: InlinePods, driver: Driver) -> None:

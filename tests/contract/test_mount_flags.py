@@ -7,14 +7,8 @@ import pytest
 
 from tests.contract import requests
 from tests.contract.bench import Bench
-from tests.contract.node_fixtures import (
-    Pods,
-    image_of,
-    loops_over,
-    mounts_at,
-    pods_of,
-    the_mount_at,
-)
+from tests.contract.node_fixtures import image_of, loops_over, mounts_at, the_mount_at
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import READER, filesystem
 

@@ -10,13 +10,12 @@ from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
 from tests.contract.node_fixtures import (
     UNKNOWN_VOLUME,
-    Pods,
     image_of,
     mounts_at,
     no_loop_over,
-    pods_of,
     the_mount_at,
 )
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import MIB, raw_block
 

@@ -10,12 +10,8 @@ import pytest
 from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
-from tests.contract.node_fixtures import (
-    Pods,
-    mounts_at,
-    pods_of,
-    the_mount_at,
-)
+from tests.contract.node_fixtures import mounts_at, the_mount_at
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import (
     MULTI_WRITER,

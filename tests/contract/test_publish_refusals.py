@@ -9,14 +9,8 @@ import pytest
 from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import Bench
-from tests.contract.node_fixtures import (
-    UNKNOWN_VOLUME,
-    Pods,
-    foreign_mount,
-    mounts_at,
-    pods_of,
-    the_mount_at,
-)
+from tests.contract.node_fixtures import UNKNOWN_VOLUME, foreign_mount, mounts_at, the_mount_at
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import (
     READER,

@@ -5,21 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
 from tests.contract.node_fixtures import (
     SECTOR_BYTES,
     UNKNOWN_VOLUME,
-    Pods,
     foreign_mount,
     image_of,
+    looked_at,
     loops_over,
     mounts_at,
     no_loop_over,
-    pods_of,
     run,
     the_mount_at,
 )
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import LEAST_BYTES, MIB, filesystem, raw_block
 
@@ -68,6 +69,20 @@ def test_the_device_goes_when_the_volume_is_unstaged(pods: Pods, bench: Bench) -
     assert not mounts_at(staging)
     assert staging.is_dir()
     assert no_loop_over(image_of(bench.pool, volume_id))
+
+
+@pytest.mark.parametrize("capability", [filesystem(), raw_block()], ids=["mount", "block"])
+def test_a_device_that_somebody_looks_at_is_gone_all_the_same(
+    pods: Pods, bench: Bench, capability: pb.VolumeCapability
+) -> None:
+    """The kernel lets go of it late then; a volume that was unstaged can be deleted at once."""
+    volume_id = bench.create(capability=capability).volume_id
+    staging = pods.stage(volume_id, capability)
+    (loop,) = loops_over(image_of(bench.pool, volume_id))
+
+    with looked_at(loop.device):
+        pods.unstage(volume_id, staging)
+        bench.delete(volume_id)
 
 
 def test_staging_again_changes_nothing(pods: Pods, bench: Bench) -> None:

@@ -9,7 +9,8 @@ import pytest
 from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
-from tests.contract.node_fixtures import UNKNOWN_VOLUME, Pods, image_of, pods_of, run
+from tests.contract.node_fixtures import UNKNOWN_VOLUME, image_of, run
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import LEAST_BYTES, MIB, filesystem, raw_block
 

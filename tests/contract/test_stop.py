@@ -1,5 +1,6 @@
 """Stopping while work is under way: what is finished, and what a hard end leaves behind."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -100,6 +101,20 @@ def test_a_call_under_way_is_finished_before_the_end(bench: Bench, number: signa
 
     driver.start()
     assert create() == waiting.result()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_whichever_thread_gets_the_signal_the_driver_stops(
+    bench: Bench, number: signal.Signals
+) -> None:
+    """The kernel may hand it to any of them, not only to the one that waits for it."""
+    process = psutil.Process(bench.driver.pid)
+    thread = next(thread.id for thread in process.threads() if thread.id != process.pid)
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    assert libc.tgkill(process.pid, thread, number) == 0, os.strerror(ctypes.get_errno())
+
+    assert _status_at_end(bench.driver) == 0
 
 
 def _status_at_end(driver: Driver) -> int:

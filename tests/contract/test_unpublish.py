@@ -8,15 +8,8 @@ import pytest
 
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
-from tests.contract.node_fixtures import (
-    UNKNOWN_VOLUME,
-    Pods,
-    foreign_mount,
-    mounts_at,
-    pods_of,
-    run,
-    the_mount_at,
-)
+from tests.contract.node_fixtures import UNKNOWN_VOLUME, foreign_mount, mounts_at, run, the_mount_at
+from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 
 pytestmark = pytest.mark.kernel
