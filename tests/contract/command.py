@@ -2,10 +2,27 @@
 
 import os
 import subprocess
+import sys
 
+from csi.volumes import driver
 from tests.driver import COMMAND
 
 DONE, FAILED, WRONG_ARGUMENTS = 0, 1, 2
+
+
+def hurried(interval: str, seconds: float) -> list[str]:
+    """The real command, but that the driver does something more often than it usually does.
+
+    Args:
+        interval: The name of the interval in `csi.volumes.driver`.
+        seconds: What it is to be.
+    """
+    assert hasattr(driver, interval), f"the driver has no {interval}"
+    program = (
+        f"import sys; from csi.volumes import driver; driver.{interval} = {seconds}; "
+        "from csi import cli; sys.exit(cli.main())"
+    )
+    return [sys.executable, "-c", program]
 
 
 def csi_local_path(

@@ -1,7 +1,6 @@
 """Inline volumes over restarts of the driver, and those whose pods are gone without a word."""
 
 import shutil
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 import tests.driver
 from tests.contract.bench import wait_until, write_synced
+from tests.contract.command import hurried
 from tests.contract.inline_pods import CONFIGURATION, MAX_VOLUMES, InlinePods, Pod, inline_pods_of
 from tests.contract.node_fixtures import (
     looked_at,
@@ -24,17 +24,11 @@ from tests.driver import Driver, running_driver
 
 pytestmark = pytest.mark.kernel
 
-# The real driver, but that it looks for dead pods every tenth of a second and not every minute.
-_SWEEP_OFTEN = (
-    "import sys; from csi.volumes import driver; driver._SWEEP_EVERY_S = 0.1; "
-    "from csi import cli; sys.exit(cli.main())"
-)
-
 
 @pytest.fixture(scope="module")
 def driver(xfs_pool: Path, folder: Path) -> Iterator[Driver]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tests.driver, "COMMAND", [sys.executable, "-c", _SWEEP_OFTEN])
+        patch.setattr(tests.driver, "COMMAND", hurried("_SWEEP_EVERY_S", 0.1))
         with running_driver(xfs_pool, folder, config=CONFIGURATION) as driver:
             yield driver
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+import tests.driver
 from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import wait_until
+from tests.contract.command import hurried
 from tests.contract.node_fixtures import run, the_mount_at
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import GIB, MIB, raw_block
@@ -31,8 +33,12 @@ def _break_ext4(pool: Path) -> None:
 
 @pytest.mark.parametrize(("fs_type", "fail"), [("xfs", _shut_down_xfs), ("ext4", _break_ext4)])
 def test_a_disk_that_fails_is_told_by_probe(
-    tmp_path: Path, fs_type: str, fail: Callable[[Path], None]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fs_type: str,
+    fail: Callable[[Path], None],
 ) -> None:
+    monkeypatch.setattr(tests.driver, "COMMAND", hurried("_TRY_WRITING_EVERY_S", 0.2))
     with mounted_filesystem(fs_type, tmp_path, GIB) as pool:
         create_pool(pool)
         with running_driver(pool, tmp_path) as driver:
