@@ -193,11 +193,20 @@ def list_volumes(message: csi_pb2.ListVolumesRequest) -> PageRequest:
 
 
 def get_capacity(message: csi_pb2.GetCapacityRequest) -> CapacityRequest:
-    """Reads GetCapacityRequest."""
+    """Reads GetCapacityRequest.
+
+    Parameters that are wrong count as not given. Refused here, they would leave a class without
+    capacity, and its claims pending for want of storage, so the scheduler says; but CreateVolume
+    refuses them with an event on the claim that names the parameter.
+    """
     has_place = message.HasField("accessible_topology")
+    try:
+        given = parameters.volume_parameters(message.parameters)
+    except UnsupportedRequest:
+        given = Parameters()
     return CapacityRequest(
         capabilities=capabilities(message.volume_capabilities),
-        parameters=parameters.volume_parameters(message.parameters),
+        parameters=given,
         segments=dict(message.accessible_topology.segments) if has_place else None,
     )
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from csi.errors import DriverError, NotReady, PoolUnavailable
+from csi.linux.filesystems import FILESYSTEMS
 from csi.model import (
     Capability,
     CapacityFigures,
@@ -20,7 +21,6 @@ from csi.model import (
 from csi.volumes import sizes, startup
 from csi.volumes.allowances import Allowances
 from csi.volumes.attachments import Attachments
-from csi.volumes.capabilities import choose_filesystem
 from csi.volumes.copies import Copies
 from csi.volumes.creation import Creation, matches
 from csi.volumes.groups import Groups
@@ -128,7 +128,7 @@ class Driver:
             raise NotReady("the driver is still reading its pools")
         is_directory = parameters.kind is Kind.DIRECTORY
         default = self._settings.default_fs_type
-        fs_type = choose_filesystem([], parameters.fs_type, default)
+        fs_type = parameters.fs_type if parameters.fs_type in FILESYSTEMS else default
         minimum = sizes.minimum_bytes("" if is_directory else fs_type)
         depot = self._pools.named(parameters.pool)
         available = depot.ledger.available()
