@@ -8,10 +8,12 @@ UV_VERSION := 0.13.8
 ARGS ?=
 # The folder of the pool that `make demo` and `make run` use; without it they make their own.
 POOL ?=
+# How many nodes `make cluster` starts.
+NODES ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo run test test-unit test-sanity check format proto lock clean \
-	system-packages csi-sanity uv
+.PHONY: help env demo run test test-unit test-sanity test-cluster cluster cluster-down check \
+	format proto lock clean system-packages csi-sanity cluster-parts uv
 # A recipe that fails halfway must not leave a target that looks finished.
 .DELETE_ON_ERROR:
 
@@ -52,14 +54,27 @@ run: env ## Leave the driver serving until it is stopped (POOL=folder names a po
 
 ##### Tests and checks
 
-test: env csi-sanity ## All tests: unit, contract, kernel, csi-sanity (ARGS go to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+test: env csi-sanity ## All tests but those in a cluster: unit, contract, kernel, csi-sanity
+	$(BIN)/python -m pytest --ignore tests/cluster/cases $(ARGS)
 
 test-unit: env ## The tests that need neither root nor the kernel
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 test-sanity: env csi-sanity ## csi-sanity against every kind of volume and pool
 	$(BIN)/python -m pytest -v tests/sanity $(ARGS)
+
+cluster: env ## Start a real Kubernetes here with the driver in it (NODES=3 for three)
+	@$(BIN)/python -m tests.cluster up --nodes $(NODES) --install
+
+cluster-down: env ## Take that Kubernetes away with every trace
+	@$(BIN)/python -m tests.cluster down
+
+# Beforehand, so that a long build shows how far it is; a cluster of the user's needs none.
+cluster-parts: env
+	@$(BIN)/python -m tests.cluster build
+
+test-cluster: env $(if $(KUBECONFIG),,cluster-parts) ## The tests in that cluster, or in the one that KUBECONFIG names
+	$(BIN)/python -m pytest -v tests/cluster $(ARGS)
 
 # Before the tests, so that a missing Go is told at once and the build shows what it does.
 csi-sanity: env
