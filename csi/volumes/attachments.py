@@ -6,19 +6,17 @@ import contextlib
 import threading
 
 from csi.errors import AlreadyExists, InUse, NoRoom, NotFound, NotNow
-from csi.model import Capability, Publication, Settings, Volume
+from csi.model import Capability, Publication, Volume
 from csi.volumes import capabilities
-from csi.volumes.locks import Locks
-from csi.volumes.pools import Found, Pools
+from csi.volumes.pools import Found
+from csi.volumes.tools import Tools
 
 
 class Attachments:
     """ControllerPublishVolume and ControllerUnpublishVolume."""
 
-    def __init__(self, settings: Settings, pools: Pools, locks: Locks) -> None:
-        self._settings = settings
-        self._pools = pools
-        self._locks = locks
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
         self._counting = threading.Lock()
 
     def publish(
@@ -33,14 +31,14 @@ class Attachments:
             NoRoom: The node has as many volumes as it may have.
             InvalidRequest, NotNow: The volume cannot be used that way.
         """
-        found = self._pools.get_volume(volume_id)
-        if node_id != self._settings.node_id:
+        found = self._tools.pools.get_volume(volume_id)
+        if node_id != self._tools.settings.node_id:
             raise NotFound(
                 f"there is no node {node_id!r} here; volumes of this driver are reached from "
-                f"{self._settings.node_id!r} alone"
+                f"{self._tools.settings.node_id!r} alone"
             )
-        with self._locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
-            found = self._pools.get_volume(volume_id)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            found = self._tools.pools.get_volume(volume_id)
             capabilities.check_capabilities([capability], found.record.kind)
             reason = capabilities.reason_against(found.record, [capability])
             if reason:
@@ -56,11 +54,11 @@ class Attachments:
         Raises:
             OperationPending: The volume is being worked on.
         """
-        found = self._pools.find_volume(volume_id)
+        found = self._tools.pools.find_volume(volume_id)
         if found is None:
             return
-        with self._locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
-            found = self._pools.find_volume(volume_id)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            found = self._tools.pools.find_volume(volume_id)
             if found is None:
                 return
             kept = {
@@ -84,14 +82,17 @@ class Attachments:
         if volume.publications:
             elsewhere = ", ".join(repr(node) for node in volume.publications)
             raise InUse(f"volume {volume.id} is published to {elsewhere}; unpublish it there first")
-        with self._counting if self._settings.max_volumes else contextlib.nullcontext():
+        with self._counting if self._tools.settings.max_volumes else contextlib.nullcontext():
             self._check_limit()
             found.depot.pool.volumes.change(volume, publications={node_id: wanted})
 
     def _check_limit(self) -> None:
-        limit = self._settings.max_volumes
+        limit = self._tools.settings.max_volumes
         if (
             limit
-            and sum(bool(found.record.publications) for found in self._pools.volumes()) >= limit
+            and sum(bool(found.record.publications) for found in self._tools.pools.volumes())
+            >= limit
         ):
-            raise NoRoom(f"node {self._settings.node_id!r} has the {limit} volumes it may have")
+            raise NoRoom(
+                f"node {self._tools.settings.node_id!r} has the {limit} volumes it may have"
+            )

@@ -22,7 +22,6 @@ from csi.errors import (
 from csi.model import (
     Access,
     Kind,
-    Settings,
     Snapshot,
     Source,
     SourceType,
@@ -32,29 +31,16 @@ from csi.model import (
 from csi.pool import directory, ids, image
 from csi.pool.shelf import Site
 from csi.volumes import capabilities, moments, sizes
-from csi.volumes.allowances import Allowances
-from csi.volumes.copies import Copies
-from csi.volumes.locks import Locks
 from csi.volumes.moments import Origin, Taken
-from csi.volumes.pools import Depot, Found, Pools, volume_entry
+from csi.volumes.pools import Depot, Found, volume_entry
+from csi.volumes.tools import Tools
 
 
 class Creation:
     """The verb that makes volumes."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        pools: Pools,
-        locks: Locks,
-        copies: Copies,
-        allowances: Allowances,
-    ) -> None:
-        self._allowances = allowances
-        self._settings = settings
-        self._pools = pools
-        self._locks = locks
-        self._copies = copies
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
 
     def create(self, request: VolumeRequest) -> Volume:
         """Makes the volume, or finds the one that an earlier try made.
@@ -68,8 +54,8 @@ class Creation:
             OperationPending: The volume or its source is being worked on.
         """
         capabilities.check_capabilities(request.capabilities, request.parameters.kind)
-        with self._locks.exclusive(f"create:{request.name}", f"volume {request.name!r}"):
-            found = self._pools.find_volume_name(request.name)
+        with self._tools.locks.exclusive(f"create:{request.name}", f"volume {request.name!r}"):
+            found = self._tools.pools.find_volume_name(request.name)
             if found is not None:
                 return self._found(found, request)
             self._check_topology(request)
@@ -79,23 +65,23 @@ class Creation:
             key = ids.key_for(depot.pool.uuid, request.name)
             shared = [] if origin is None else [_lock_of(origin)]
             what = f"volume {request.name!r} or its source"
-            with self._locks.many([f"volume:{key}"], shared, what) as hold:
+            with self._tools.locks.many([f"volume:{key}"], shared, what) as hold:
                 if source is None:
                     return self._create_empty(depot, key, request)
                 origin = self._origin(source)  # it may have gone before it was locked
                 later = origin.needs_background_copy(0)
                 volume = self._create_from(depot, key, request, origin, later=later)
                 if later:
-                    self._copies.start_volume(depot, volume, origin, hold.hand_over())
+                    self._tools.copies.start_volume(depot, volume, origin, hold.hand_over())
                 return volume
 
     def _found(self, found: Found[Volume], request: VolumeRequest) -> Volume:
         self._check_same(found, request)
         if found.record.copying:
-            self._copies.ensure_volume(found.depot, found.record)
+            self._tools.copies.ensure_volume(found.depot, found.record)
             return found.record
-        with self._locks.shared(f"volume:{found.key}", f"volume {request.name!r}"):
-            return self._pools.get_volume(found.record.id).record
+        with self._tools.locks.shared(f"volume:{found.key}", f"volume {request.name!r}"):
+            return self._tools.pools.get_volume(found.record.id).record
 
     # --- building --------------------------------------------------------------------------
 
@@ -148,7 +134,7 @@ class Creation:
                 quota_group=taken.quota_group,
             )
             volume = self._commit(depot, volume, site)
-        self._allowances.ensure_lender(volume.lender_id)
+        self._tools.allowances.ensure_lender(volume.lender_id)
         return volume
 
     def _commit(self, depot: Depot, volume: Volume, site: Site) -> Volume:
@@ -173,7 +159,7 @@ class Creation:
             size_bytes=sizes.choose_size(
                 request.size,
                 least_bytes=least_bytes,
-                default_bytes=self._settings.default_size_bytes,
+                default_bytes=self._tools.settings.default_size_bytes,
             ),
             fs_type=fs_type,
             parameters=parameters,
@@ -187,7 +173,7 @@ class Creation:
         if request.parameters.kind is Kind.DIRECTORY or _is_block(request):
             return ""
         fs_type = capabilities.choose_filesystem(
-            request.capabilities, request.parameters.fs_type, self._settings.default_fs_type
+            request.capabilities, request.parameters.fs_type, self._tools.settings.default_fs_type
         )
         capabilities.check_mount_flags(request.capabilities, Kind.IMAGE, fs_type)
         return fs_type
@@ -228,12 +214,12 @@ class Creation:
         if not self._serves(request):
             raise NoRoom(
                 f"the volume was asked for in another topology than this node's "
-                f"({_in_words(self._settings.topology)})"
+                f"({_in_words(self._tools.settings.topology)})"
             )
 
     def _serves(self, request: VolumeRequest) -> bool:
         return not request.requisite or any(
-            matches(segments, self._settings.topology) for segments in request.requisite
+            matches(segments, self._tools.settings.topology) for segments in request.requisite
         )
 
     def _check_enforceable(self, depot: Depot, request: VolumeRequest) -> None:
@@ -246,12 +232,12 @@ class Creation:
 
     def _origin(self, source: Source) -> Origin:
         if source.type is SourceType.VOLUME:
-            found = self._pools.get_volume(source.id)
+            found = self._tools.pools.get_volume(source.id)
             if found.record.ephemeral is not None:
                 raise UnsupportedRequest("an inline volume of a pod cannot be cloned")
             origin = Origin.of_volume(found)
         else:
-            origin = Origin.of_snapshot(self._pools.get_snapshot(source.id))
+            origin = Origin.of_snapshot(self._tools.pools.get_snapshot(source.id))
         if origin.record.copying:
             raise OperationPending(f"{source.id} is still being copied itself; try again later")
         return origin
@@ -259,13 +245,13 @@ class Creation:
     def _depot(self, request: VolumeRequest, origin: Origin | None) -> Depot:
         named = request.parameters.pool
         if origin is None:
-            return self._pools.named(named)
+            return self._tools.pools.named(named)
         if origin.record.kind is not request.parameters.kind:
             raise UnsupportedRequest(
                 f"the source {origin.record.id} is kept as {origin.record.kind}, and the "
                 f"StorageClass asks for kind {request.parameters.kind}"
             )
-        depot = self._pools.named(named or origin.pool.name)
+        depot = self._tools.pools.named(named or origin.pool.name)
         if depot.pool is not origin.pool:
             raise UnsupportedRequest(
                 f"the source {origin.record.id} is in pool {origin.pool.name!r}; a copy of it "

@@ -33,6 +33,7 @@ from csi.volumes.publishing import Publishing
 from csi.volumes.reaper import Reaper
 from csi.volumes.snapshots import Snapshots
 from csi.volumes.staging import Staging
+from csi.volumes.tools import Tools
 from csi.volumes.usage import Usage
 
 _log = logging.getLogger(__name__)
@@ -70,17 +71,15 @@ class Driver:
 
         locks = Locks()
         self._copies = Copies(self._pools, locks, self._jobs)
-        creation = Creation(settings, self._pools, locks, self._copies, self._allowances)
-        common = (self._copies, self._allowances, self._reaper)
-        self.lifecycle = Lifecycle(self._pools, locks, creation, *common)
-        self.attachments = Attachments(settings, self._pools, locks)
-        self.snapshots = Snapshots(self._pools, locks, *common)
-        self.groups = Groups(self._pools, locks, *common)
-        self._inline = Inline(settings.ephemeral, self._pools, locks, creation, self.lifecycle)
+        tools = Tools(settings, self._pools, locks, self._copies, self._allowances, self._reaper)
+        creation = Creation(tools)
+        self.lifecycle = Lifecycle(tools, creation)
+        self.attachments = Attachments(tools)
+        self.snapshots = Snapshots(tools)
+        self.groups = Groups(tools)
+        self._inline = Inline(tools, creation, self.lifecycle)
         self.mounts = Mounts(
-            Staging(self._pools, locks),
-            Publishing(self._pools, locks, self._inline),
-            Usage(self._pools, locks, self.lifecycle),
+            Staging(tools), Publishing(tools, self._inline), Usage(tools, self.lifecycle)
         )
 
     def start(self) -> None:

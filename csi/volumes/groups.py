@@ -16,13 +16,10 @@ from csi.model import Access, Group, Kind, Snapshot, SnapshotParameters, Volume
 from csi.pool import ids, image
 from csi.pool.shelf import Site
 from csi.volumes import moments, presence
-from csi.volumes.allowances import Allowances
-from csi.volumes.copies import Copies
-from csi.volumes.locks import Locks
 from csi.volumes.moments import Origin, Taken
-from csi.volumes.pools import Depot, Found, Pools, snapshot_entry
-from csi.volumes.reaper import Reaper
+from csi.volumes.pools import Depot, Found, snapshot_entry
 from csi.volumes.snapshots import plan, settle, snapshot_source
+from csi.volumes.tools import Tools
 
 
 class GroupSnapshot(NamedTuple):
@@ -43,19 +40,8 @@ class _Member(NamedTuple):
 class Groups:
     """The verbs of the GroupController service."""
 
-    def __init__(
-        self,
-        pools: Pools,
-        locks: Locks,
-        copies: Copies,
-        allowances: Allowances,
-        reaper: Reaper,
-    ) -> None:
-        self._allowances = allowances
-        self._pools = pools
-        self._locks = locks
-        self._copies = copies
-        self._reaper = reaper
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
 
     def create(
         self, name: str, source_volume_ids: Sequence[str], parameters: SnapshotParameters
@@ -70,8 +56,8 @@ class Groups:
             NoRoom: The pool cannot promise the room that the members may come to need.
             OperationPending: One of them is being worked on.
         """
-        with self._locks.exclusive(f"group-name:{name}", f"group snapshot {name!r}"):
-            existing = self._pools.find_group_name(name)
+        with self._tools.locks.exclusive(f"group-name:{name}", f"group snapshot {name!r}"):
+            existing = self._tools.pools.find_group_name(name)
             if existing is not None:
                 return self._found(existing, source_volume_ids)
             if parameters.frozen_copy_s:
@@ -81,14 +67,16 @@ class Groups:
                 )
             if len(set(source_volume_ids)) != len(source_volume_ids):
                 raise InvalidRequest("source_volume_ids names a volume twice")
-            sources = [snapshot_source(self._pools, volume_id) for volume_id in source_volume_ids]
+            sources = [
+                snapshot_source(self._tools.pools, volume_id) for volume_id in source_volume_ids
+            ]
             depot = _common_depot(sources)
             group_key = ids.key_for(depot.pool.uuid, name)
             what = f"group snapshot {name!r} or one of its volumes"
             volume_locks = [f"volume:{source.key}" for source in sources]
-            with self._locks.many([f"group:{group_key}"], volume_locks, what):
+            with self._tools.locks.many([f"group:{group_key}"], volume_locks, what):
                 origins = [
-                    Origin.of_volume(snapshot_source(self._pools, volume_id))
+                    Origin.of_volume(snapshot_source(self._tools.pools, volume_id))
                     for volume_id in source_volume_ids
                 ]
                 later = [_has_to_wait(origin) for origin in origins]
@@ -113,24 +101,24 @@ class Groups:
             InvalidRequest: The ids are not those of its members.
             OperationPending: A volume is being made from a member.
         """
-        found = self._pools.find_group(group_id)
+        found = self._tools.pools.find_group(group_id)
         if found is None:
             return
         _check_members(found.record, snapshot_ids)
         keys = [ids.key_of(member) for member in found.record.snapshot_ids]
         for key in keys:
-            self._copies.cancel(key)
+            self._tools.copies.cancel(key)
         members = [f"snapshot:{key}" for key in keys]
-        with self._locks.many([f"group:{found.key}", *members], [], f"group {group_id}"):
-            found = self._pools.find_group(group_id)
+        with self._tools.locks.many([f"group:{found.key}", *members], [], f"group {group_id}"):
+            found = self._tools.pools.find_group(group_id)
             if found is None:
                 return
             snapshots = self._with_members(found).snapshots
             found.depot.pool.groups.discard(found.record)
             for snapshot in snapshots:
                 discard_member(found.depot, snapshot)
-                self._allowances.later(snapshot.source_volume_id)
-            self._reaper.wake()
+                self._tools.allowances.later(snapshot.source_volume_id)
+            self._tools.reaper.wake()
 
     def _found(self, found: Found[Group], source_volume_ids: Sequence[str]) -> GroupSnapshot:
         if sorted(found.record.source_volume_ids) != sorted(source_volume_ids):
@@ -140,13 +128,13 @@ class Groups:
         return self._with_members(found)
 
     def _with_members(self, found: Found[Group]) -> GroupSnapshot:
-        members = (self._pools.find_snapshot(member) for member in found.record.snapshot_ids)
+        members = (self._tools.pools.find_snapshot(member) for member in found.record.snapshot_ids)
         return GroupSnapshot(
             found.record, tuple(member.record for member in members if member is not None)
         )
 
     def _get(self, group_id: str) -> Found[Group]:
-        found = self._pools.find_group(group_id)
+        found = self._tools.pools.find_group(group_id)
         if found is None:
             raise NotFound(f"there is no group snapshot {group_id!r} on this node")
         return found
@@ -179,7 +167,7 @@ class Groups:
             )
             self._commit(depot, members, snapshots, group, group_site)
         for snapshot in snapshots:
-            self._allowances.ensure_lender(snapshot.source_volume_id)
+            self._tools.allowances.ensure_lender(snapshot.source_volume_id)
         self._start_copies(depot, members, snapshots)
         return group
 
@@ -204,12 +192,12 @@ class Groups:
     ) -> None:
         waiting = [(m, s) for m, s in zip(members, snapshots, strict=True) if m.later]
         for member, snapshot in waiting:
-            hold = self._locks.many(
+            hold = self._tools.locks.many(
                 [f"snapshot:{member.site.key}"], [f"volume:{member.origin.key}"], snapshot.id
             )
-            self._copies.start_snapshot(depot, snapshot, member.origin, hold)
+            self._tools.copies.start_snapshot(depot, snapshot, member.origin, hold)
         if waiting:
-            self._copies.wait(waiting[-1][0].site.key)
+            self._tools.copies.wait(waiting[-1][0].site.key)
 
 
 def discard_member(depot: Depot, snapshot: Snapshot) -> None:

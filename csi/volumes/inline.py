@@ -23,7 +23,6 @@ from csi.errors import (
 from csi.model import (
     Access,
     Ephemeral,
-    EphemeralSettings,
     InlineVolume,
     Kind,
     Parameters,
@@ -36,9 +35,9 @@ from csi.pool import ids
 from csi.volumes import capabilities, devices, presence, targets
 from csi.volumes.creation import Creation
 from csi.volumes.lifecycle import Lifecycle
-from csi.volumes.locks import Locks
-from csi.volumes.pools import Depot, Found, Pools
+from csi.volumes.pools import Depot, Found
 from csi.volumes.staging import check_same_mount, find_mount, watch
+from csi.volumes.tools import Tools
 
 _log = logging.getLogger(__name__)
 
@@ -46,17 +45,8 @@ _log = logging.getLogger(__name__)
 class Inline:
     """What publishing does where the volume is the pod's own."""
 
-    def __init__(
-        self,
-        settings: EphemeralSettings,
-        pools: Pools,
-        locks: Locks,
-        creation: Creation,
-        lifecycle: Lifecycle,
-    ) -> None:
-        self._settings = settings
-        self._pools = pools
-        self._locks = locks
+    def __init__(self, tools: Tools, creation: Creation, lifecycle: Lifecycle) -> None:
+        self._tools = tools
         self._creation = creation
         self._lifecycle = lifecycle
         self._counting = threading.Lock()
@@ -73,16 +63,16 @@ class Inline:
             NoRoom: There are as many as there may be, or the pool is full.
             AlreadyExists: Something else is at the target path.
         """
-        if not self._settings.enabled:
+        if not self._tools.settings.ephemeral.enabled:
             raise UnsupportedRequest("inline volumes are switched off in the configuration")
         if request.capability.access is Access.BLOCK:
             raise UnsupportedRequest("an inline volume cannot be a block device")
         if not ids.is_ephemeral(request.volume_id):
             raise NotFound(f"{request.volume_id!r} is no id that the kubelet gives inline volumes")
-        made = self._pools.find_volume_name(request.volume_id) is None
+        made = self._tools.pools.find_volume_name(request.volume_id) is None
         found = self._ensure(request, inline)
-        with self._locks.exclusive(f"volume:{found.key}", f"volume {request.volume_id}"):
-            found = self._pools.get_volume(request.volume_id)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {request.volume_id}"):
+            found = self._tools.pools.get_volume(request.volume_id)
             if found.record.ephemeral is None:
                 raise AlreadyExists(f"volume {request.volume_id} is not an inline volume")
             try:
@@ -123,12 +113,12 @@ class Inline:
         is left for the kubelet to unpublish.
         """
         swept = 0
-        for found in list(self._pools.volumes()):
+        for found in list(self._tools.pools.volumes()):
             ephemeral = found.record.ephemeral
             if ephemeral is None or os.path.lexists(pod_folder(ephemeral)):
                 continue
             try:
-                with self._locks.exclusive(f"volume:{found.key}", found.record.id):
+                with self._tools.locks.exclusive(f"volume:{found.key}", found.record.id):
                     self.forget(found.depot, found.key)
             except DriverError as error:
                 _log.info(
@@ -140,30 +130,30 @@ class Inline:
         return swept
 
     def _ensure(self, request: PublishRequest, inline: InlineVolume) -> Found[Volume]:
-        found = self._pools.find_volume_name(request.volume_id)
+        found = self._tools.pools.find_volume_name(request.volume_id)
         if found is not None:
             return found
         wanted = self._request(request, inline)
         with self._counting:
-            count = sum(1 for other in self._pools.volumes() if other.record.ephemeral)
-            if count + len(self._pending) >= self._settings.max_volumes:
-                raise NoRoom(
-                    f"this node has the {self._settings.max_volumes} inline volumes it may have"
-                )
+            count = sum(1 for other in self._tools.pools.volumes() if other.record.ephemeral)
+            limit = self._tools.settings.ephemeral.max_volumes
+            if count + len(self._pending) >= limit:
+                raise NoRoom(f"this node has the {limit} inline volumes it may have")
             self._pending.add(request.volume_id)
         try:
             self._creation.create(wanted)
         finally:
             with self._counting:
                 self._pending.discard(request.volume_id)
-        return self._pools.get_volume(request.volume_id)
+        return self._tools.pools.get_volume(request.volume_id)
 
     def _request(self, request: PublishRequest, inline: InlineVolume) -> VolumeRequest:
         parameters = self._parameters(inline.class_name)
-        size = inline.size_bytes or self._settings.default_size_bytes
-        if size > self._settings.max_size_bytes:
+        allowed = self._tools.settings.ephemeral
+        size = inline.size_bytes or allowed.default_size_bytes
+        if size > allowed.max_size_bytes:
             raise OutOfRange(
-                f"an inline volume may have {self._settings.max_size_bytes} bytes, not {size}"
+                f"an inline volume may have {allowed.max_size_bytes} bytes, not {size}"
             )
         capability = request.capability
         if inline.fs_type:
@@ -183,9 +173,9 @@ class Inline:
         if not class_name:
             return Parameters()
         try:
-            return self._settings.classes[class_name]
+            return self._tools.settings.ephemeral.classes[class_name]
         except KeyError:
-            known = ", ".join(sorted(self._settings.classes)) or "none"
+            known = ", ".join(sorted(self._tools.settings.ephemeral.classes)) or "none"
             raise InvalidRequest(
                 f"class {class_name!r} is not one for inline volumes; the configuration has {known}"
             ) from None

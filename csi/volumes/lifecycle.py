@@ -10,12 +10,9 @@ from csi.errors import InUse, OperationPending
 from csi.model import Capability, Kind, Page, Parameters, SizeRange, Volume, VolumeRequest
 from csi.pool import directory, image
 from csi.volumes import capabilities, paging, presence, sizes
-from csi.volumes.allowances import Allowances
-from csi.volumes.copies import Copies
 from csi.volumes.creation import Creation
-from csi.volumes.locks import Locks
-from csi.volumes.pools import Found, Pools, is_backed, volume_entry
-from csi.volumes.reaper import Reaper
+from csi.volumes.pools import Found, is_backed, volume_entry
+from csi.volumes.tools import Tools
 
 _ALLOCATION = {False: "thin", True: "thick"}
 
@@ -23,21 +20,9 @@ _ALLOCATION = {False: "thin", True: "thick"}
 class Lifecycle:
     """The verbs of the Controller service on one volume."""
 
-    def __init__(
-        self,
-        pools: Pools,
-        locks: Locks,
-        creation: Creation,
-        copies: Copies,
-        allowances: Allowances,
-        reaper: Reaper,
-    ) -> None:
-        self._allowances = allowances
-        self._pools = pools
-        self._locks = locks
+    def __init__(self, tools: Tools, creation: Creation) -> None:
+        self._tools = tools
         self._creation = creation
-        self._copies = copies
-        self._reaper = reaper
 
     def create(self, request: VolumeRequest) -> Volume:
         """Makes a volume or finds it; see `Creation.create`."""
@@ -49,7 +34,7 @@ class Lifecycle:
         Raises:
             NotFound: There is none with that id.
         """
-        return self._pools.get_volume(volume_id).record
+        return self._tools.pools.get_volume(volume_id).record
 
     def page(self, token: str, limit: int) -> Page[Volume]:
         """Returns volumes in the order of their creation, inline ones left out.
@@ -58,7 +43,7 @@ class Lifecycle:
             BadToken: The token is none of ours.
         """
         return paging.page(
-            [depot.pool.volumes for depot in self._pools.depots],
+            [depot.pool.volumes for depot in self._tools.pools.depots],
             token,
             limit,
             lambda volume: volume.ephemeral is None,
@@ -71,12 +56,12 @@ class Lifecycle:
             InUse: It is staged, mounted or attached on this node, or published to a node.
             OperationPending: It is being worked on, or a copy is made of it.
         """
-        found = self._pools.find_volume(volume_id)
+        found = self._tools.pools.find_volume(volume_id)
         if found is None or found.record.ephemeral is not None:
             return
-        self._copies.cancel(found.key)
-        with self._locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
-            found = self._pools.find_volume(volume_id)
+        self._tools.copies.cancel(found.key)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            found = self._tools.pools.find_volume(volume_id)
             if found is not None:
                 check_unused(found)
                 self.discard(found)
@@ -85,8 +70,8 @@ class Lifecycle:
         """Moves a volume that the caller has locked, and knows to be unused, to the trash."""
         found.depot.pool.volumes.discard(found.record)
         found.depot.ledger.remove(found.key)
-        self._allowances.later(found.record.lender_id)
-        self._reaper.wake()
+        self._tools.allowances.later(found.record.lender_id)
+        self._tools.reaper.wake()
 
     def expand(self, volume_id: str, size: SizeRange) -> Volume:
         """Makes room for a larger volume; the node grows what is in it.
@@ -96,9 +81,9 @@ class Lifecycle:
             OutOfRange, NoRoom: The size does not fit, ever or now.
             OperationPending: It is being worked on or copied.
         """
-        found = self._pools.get_volume(volume_id)
-        with self._locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
-            return self.expand_locked(self._pools.get_volume(volume_id), size)
+        found = self._tools.pools.get_volume(volume_id)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            return self.expand_locked(self._tools.pools.get_volume(volume_id), size)
 
     def expand_locked(self, found: Found[Volume], size: SizeRange) -> Volume:
         """Is `expand` for a caller who holds the volume's lock."""
@@ -116,7 +101,7 @@ class Lifecycle:
                 if volume.kind is Kind.IMAGE:
                     image.grow_image(folder, target, thick=volume.parameters.thick)
                 else:
-                    self._allowances.ensure(depot, volume, target)
+                    self._tools.allowances.ensure(depot, volume, target)
                     directory.sync_filesystem_of(folder)
             grown = depot.pool.volumes.change(volume, size_bytes=target)
             depot.ledger.put(found.key, volume_entry(depot.pool, grown))
@@ -130,13 +115,13 @@ class Lifecycle:
         Raises:
             NotFound: There is no such volume.
         """
-        found = self._pools.get_volume(volume_id)
+        found = self._tools.pools.get_volume(volume_id)
         reason = "" if parameters is None else _parameter_against(found, parameters)
         return reason or capabilities.reason_against(found.record, wanted)
 
     def condition(self, volume: Volume) -> str:
         """Returns what is wrong with a volume, or nothing."""
-        found = self._pools.find_volume(volume.id)
+        found = self._tools.pools.find_volume(volume.id)
         if found is None:
             return "the volume was deleted meanwhile"
         if volume.copying:

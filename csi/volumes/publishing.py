@@ -8,8 +8,7 @@ from csi.model import Access, AccessMode, PublishRequest, Volume
 from csi.volumes import devices, presence, targets
 from csi.volumes.devices import opened_mount
 from csi.volumes.inline import Inline
-from csi.volumes.locks import Locks
-from csi.volumes.pools import Found, Pools
+from csi.volumes.pools import Found
 from csi.volumes.staging import (
     DEVICE_NAME,
     check_same_mount,
@@ -17,14 +16,14 @@ from csi.volumes.staging import (
     find_mount,
     take_away,
 )
+from csi.volumes.tools import Tools
 
 
 class Publishing:
     """The two verbs."""
 
-    def __init__(self, pools: Pools, locks: Locks, inline: Inline) -> None:
-        self._pools = pools
-        self._locks = locks
+    def __init__(self, tools: Tools, inline: Inline) -> None:
+        self._tools = tools
         self._inline = inline
 
     def publish(self, request: PublishRequest) -> None:
@@ -40,9 +39,9 @@ class Publishing:
         if request.inline is not None:
             self._inline.publish(request, request.inline)
             return
-        found = self._pools.get_volume(request.volume_id)
-        with self._locks.exclusive(f"volume:{found.key}", f"volume {request.volume_id}"):
-            found = self._pools.get_volume(request.volume_id)
+        found = self._tools.pools.get_volume(request.volume_id)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {request.volume_id}"):
+            found = self._tools.pools.get_volume(request.volume_id)
             check_usable(found.record, request.capability)
             if found.record.access is Access.BLOCK:
                 _publish_block(found, request)
@@ -57,13 +56,13 @@ class Publishing:
             OperationPending: It is being worked on.
         """
         targets.check_absolute(path, "target_path")
-        located = self._pools.locate_volume(volume_id)
+        located = self._tools.pools.locate_volume(volume_id)
         if located is None or not (targets.is_mounted(path) or self._inline.is_inline(*located)):
             take_away(volume_id, path, None)
             targets.remove_target(path)
             return
         depot, key = located
-        with self._locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
+        with self._tools.locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
             take_away(volume_id, path, presence.look(depot.pool, key))
             targets.remove_target(path)
             self._inline.end(depot, key)

@@ -9,31 +9,17 @@ from csi.model import Kind, Page, Snapshot, SnapshotParameters, Volume
 from csi.pool import ids, image
 from csi.pool.shelf import Site
 from csi.volumes import moments, paging
-from csi.volumes.allowances import Allowances
 from csi.volumes.capacity import Entry
-from csi.volumes.copies import Copies
-from csi.volumes.locks import Locks
 from csi.volumes.moments import Origin, Taken
 from csi.volumes.pools import Depot, Found, Pools, snapshot_entry
-from csi.volumes.reaper import Reaper
+from csi.volumes.tools import Tools
 
 
 class Snapshots:
     """The verbs of the Controller service on one snapshot."""
 
-    def __init__(
-        self,
-        pools: Pools,
-        locks: Locks,
-        copies: Copies,
-        allowances: Allowances,
-        reaper: Reaper,
-    ) -> None:
-        self._allowances = allowances
-        self._pools = pools
-        self._locks = locks
-        self._copies = copies
-        self._reaper = reaper
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
 
     def create(self, name: str, source_volume_id: str, parameters: SnapshotParameters) -> Snapshot:
         """Takes a snapshot, or finds the one that an earlier try took.
@@ -48,20 +34,24 @@ class Snapshots:
             NotNow: The volume is in use in a way that lets no moment be had.
             OperationPending: The volume or the snapshot is being worked on.
         """
-        with self._locks.exclusive(f"snapshot-name:{name}", f"snapshot {name!r}"):
-            existing = self._pools.find_snapshot_name(name)
+        with self._tools.locks.exclusive(f"snapshot-name:{name}", f"snapshot {name!r}"):
+            existing = self._tools.pools.find_snapshot_name(name)
             if existing is not None:
                 return self._found(existing, source_volume_id)
             source = self._source(source_volume_id)
             key = ids.key_for(source.depot.pool.uuid, name)
             what = f"snapshot {name!r} or volume {source_volume_id}"
-            with self._locks.many([f"snapshot:{key}"], [f"volume:{source.key}"], what) as hold:
+            with self._tools.locks.many(
+                [f"snapshot:{key}"], [f"volume:{source.key}"], what
+            ) as hold:
                 origin = Origin.of_volume(self._source(source_volume_id))
                 snapshot = plan(source.depot, name, origin)
                 if origin.needs_background_copy(parameters.frozen_copy_s):
                     snapshot = self._begin_copy(source.depot, key, snapshot)
-                    self._copies.start_snapshot(source.depot, snapshot, origin, hold.hand_over())
-                    self._copies.wait(key)
+                    self._tools.copies.start_snapshot(
+                        source.depot, snapshot, origin, hold.hand_over()
+                    )
+                    self._tools.copies.wait(key)
                     return self.get(snapshot.id)
                 return self._take(source.depot, key, snapshot, origin, parameters)
 
@@ -71,7 +61,7 @@ class Snapshots:
         Raises:
             NotFound: There is none with that id.
         """
-        return self._pools.get_snapshot(snapshot_id).record
+        return self._tools.pools.get_snapshot(snapshot_id).record
 
     def page(
         self, token: str, limit: int, *, snapshot_id: str = "", source_volume_id: str = ""
@@ -83,12 +73,12 @@ class Snapshots:
         """
         paging.position_of(token)
         if snapshot_id:
-            found = self._pools.find_snapshot(snapshot_id)
+            found = self._tools.pools.find_snapshot(snapshot_id)
             if found is None or source_volume_id not in ("", found.record.source_volume_id):
                 return Page(items=())
             return Page(items=(found.record,))
         return paging.page(
-            [depot.pool.snapshots for depot in self._pools.depots],
+            [depot.pool.snapshots for depot in self._tools.pools.depots],
             token,
             limit,
             lambda snapshot: source_volume_id in ("", snapshot.source_volume_id),
@@ -101,21 +91,21 @@ class Snapshots:
             InvalidRequest: It belongs to a group, and goes with that.
             OperationPending: A volume is being made from it.
         """
-        found = self._pools.find_snapshot(snapshot_id)
+        found = self._tools.pools.find_snapshot(snapshot_id)
         if found is None:
             return
         if found.record.group_id:
             raise InvalidRequest(
                 f"snapshot {snapshot_id} is a member of {found.record.group_id}; delete the group"
             )
-        self._copies.cancel(found.key)
-        with self._locks.exclusive(f"snapshot:{found.key}", f"snapshot {snapshot_id}"):
-            found = self._pools.find_snapshot(snapshot_id)
+        self._tools.copies.cancel(found.key)
+        with self._tools.locks.exclusive(f"snapshot:{found.key}", f"snapshot {snapshot_id}"):
+            found = self._tools.pools.find_snapshot(snapshot_id)
             if found is not None:
                 found.depot.pool.snapshots.discard(found.record)
                 found.depot.ledger.remove(found.key)
-                self._allowances.later(found.record.source_volume_id)
-                self._reaper.wake()
+                self._tools.allowances.later(found.record.source_volume_id)
+                self._tools.reaper.wake()
 
     def _found(self, found: Found[Snapshot], source_volume_id: str) -> Snapshot:
         snapshot = found.record
@@ -125,12 +115,12 @@ class Snapshots:
             )
         if not snapshot.copying:
             return snapshot
-        self._copies.ensure_snapshot(found.depot, snapshot)
-        self._copies.wait(found.key)
+        self._tools.copies.ensure_snapshot(found.depot, snapshot)
+        self._tools.copies.wait(found.key)
         return self.get(snapshot.id)
 
     def _source(self, volume_id: str) -> Found[Volume]:
-        return snapshot_source(self._pools, volume_id)
+        return snapshot_source(self._tools.pools, volume_id)
 
     def _begin_copy(self, depot: Depot, key: str, snapshot: Snapshot) -> Snapshot:
         snapshot = snapshot.replace(copying=True, shared=False, created_ns=time.time_ns())
@@ -152,7 +142,7 @@ class Snapshots:
             snapshot = settle(snapshot, self._moment(origin, site, parameters))
             depot.pool.snapshots.commit(site, snapshot)
             depot.ledger.put(key, snapshot_entry(depot.pool, snapshot))
-        self._allowances.ensure_lender(snapshot.source_volume_id)
+        self._tools.allowances.ensure_lender(snapshot.source_volume_id)
         return snapshot
 
     def _moment(self, origin: Origin, site: Site, parameters: SnapshotParameters) -> Taken:

@@ -16,9 +16,9 @@ from csi.linux import mounts
 from csi.linux.mounts import Mount
 from csi.model import Access, Capability, Volume
 from csi.volumes import capabilities, devices, presence, targets
-from csi.volumes.locks import Locks
-from csi.volumes.pools import Found, Pools, measure_volume
+from csi.volumes.pools import Found, measure_volume
 from csi.volumes.presence import Presence
+from csi.volumes.tools import Tools
 
 DEVICE_NAME = "device"
 _COMPARED = frozenset({"ro", "noexec", "noatime", "nodiratime"})
@@ -31,9 +31,8 @@ Others it shows in words of its own, and a repeated call must not be refused for
 class Staging:
     """The two verbs."""
 
-    def __init__(self, pools: Pools, locks: Locks) -> None:
-        self._pools = pools
-        self._locks = locks
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
 
     def stage(self, volume_id: str, path: str, capability: Capability) -> None:
         """Makes a volume ready at a staging path.
@@ -45,9 +44,9 @@ class Staging:
             AlreadyExists: Something else, or this volume in another way, is at that path.
             OperationPending: It is being worked on, or its contents are still being copied.
         """
-        found = self._pools.get_volume(volume_id)
-        with self._locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
-            found = self._pools.get_volume(volume_id)
+        found = self._tools.pools.get_volume(volume_id)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            found = self._tools.pools.get_volume(volume_id)
             check_usable(found.record, capability)
             if found.record.access is Access.BLOCK:
                 _stage_block(found, path, capability)
@@ -63,7 +62,7 @@ class Staging:
             OperationPending: It is being worked on.
         """
         targets.check_absolute(path, "staging_target_path")
-        located = self._pools.locate_volume(volume_id)
+        located = self._tools.pools.locate_volume(volume_id)
         if located is None:
             _leave_alone(volume_id, path)
             return
@@ -71,7 +70,7 @@ class Staging:
         shown = targets.is_mounted(path) or os.path.lexists(f"{path}/{DEVICE_NAME}")
         if not shown and not presence.look(depot.pool, key).anywhere:
             return  # there is nothing to do, also while a copy is made into it or of it
-        with self._locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
+        with self._tools.locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
             present = presence.look(depot.pool, key)
             for place in (path, f"{path}/{DEVICE_NAME}"):
                 take_away(volume_id, place, present)

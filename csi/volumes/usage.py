@@ -14,17 +14,16 @@ from csi.volumes import devices, presence
 from csi.volumes.allowances import allowance
 from csi.volumes.devices import opened_mount
 from csi.volumes.lifecycle import Lifecycle
-from csi.volumes.locks import Locks
-from csi.volumes.pools import Found, Pools, measure_volume
+from csi.volumes.pools import Found, measure_volume
 from csi.volumes.staging import DEVICE_NAME
+from csi.volumes.tools import Tools
 
 
 class Usage:
     """The two verbs."""
 
-    def __init__(self, pools: Pools, locks: Locks, lifecycle: Lifecycle) -> None:
-        self._pools = pools
-        self._locks = locks
+    def __init__(self, tools: Tools, lifecycle: Lifecycle) -> None:
+        self._tools = tools
         self._lifecycle = lifecycle
 
     def stats(self, volume_id: str, path: str) -> Stats:
@@ -33,7 +32,7 @@ class Usage:
         Raises:
             NotFound: There is no such volume, or it is not at that path.
         """
-        found = self._pools.get_volume(volume_id)
+        found = self._tools.pools.get_volume(volume_id)
         _check_at(found, path)
         volume = found.record
         if volume.access is Access.BLOCK:
@@ -64,9 +63,9 @@ class Usage:
             NotNow: The kernel does not grow this filesystem while it is mounted.
             OperationPending: It is being worked on.
         """
-        found = self._pools.get_volume(volume_id)
-        with self._locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
-            found = self._pools.get_volume(volume_id)
+        found = self._tools.pools.get_volume(volume_id)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            found = self._tools.pools.get_volume(volume_id)
             _check_at(found, path)
             volume = self._lifecycle.expand_locked(found, size)
             if volume.kind is Kind.IMAGE:
