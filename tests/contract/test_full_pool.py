@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from csi.linux.mounts import read_mounts
 from tests.contract import requests
 from tests.contract.bench import Bench, wait_until, write_synced
 from tests.contract.refusals import Code, as_call, refused
@@ -65,6 +66,10 @@ def is_ready(bench: Bench, snapshot_id: str) -> bool:
 def total_bytes(bench: Bench) -> int:
     status = os.statvfs(bench.pool)
     return status.f_blocks * status.f_frsize
+
+
+def is_on_btrfs(bench: Bench) -> bool:
+    return any(m.target == str(bench.pool) and m.fs_type == "btrfs" for m in read_mounts())
 
 
 def fill(bench: Bench, size: int) -> None:
@@ -182,9 +187,12 @@ class TestOthersUseThePool:
             with ThreadPoolExecutor(SIXTEEN) as threads:
                 answers = list(threads.map(lambda _: create(small, size), range(SIXTEEN)))
             made = [answer for answer in answers if answer.startswith("vol-")]
-            assert len(made) == 1
-            assert answers.count("RESOURCE_EXHAUSTED") == SIXTEEN - 1
-            small.delete(made[0])
+            # btrfs gives chunks of metadata that it does not need back when it likes to.
+            fits = 1 + (available(small) + len(made) * size >= 2 * size) * is_on_btrfs(small)
+            assert 1 <= len(made) <= fits
+            assert answers.count("RESOURCE_EXHAUSTED") == SIXTEEN - len(made)
+            for volume_id in made:
+                small.delete(volume_id)
             wait_until(lambda: available(small) >= size, "the room to come back", 5)
 
     def test_growth_snapshots_and_copies_need_room_too(self, small: Bench) -> None:
