@@ -1,0 +1,94 @@
+"""What an installed driver is in the cluster: pods, nodes, topology and published capacity."""
+
+import time
+from decimal import Decimal
+from typing import Any
+
+from tests.cluster.cases.driver import DriverPod, driver_pods
+from tests.cluster.cases.objects import DRIVER, shipped_class
+from tests.cluster.installation import NAMESPACE
+from tests.cluster.kubectl import Kubectl
+
+TOPOLOGY_KEY = f"{DRIVER}/node"
+CAPACITY_POLL_S = 30
+MIB = 1 << 20
+_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6}
+
+
+def test_every_pod_is_ready(kubectl: Kubectl) -> None:
+    pods = kubectl.get("pods", "--namespace", NAMESPACE)["items"]
+    components = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods}
+    assert {"node", "provisioner", "resizer", "snapshotter", "health-monitor"} <= components
+    for pod in pods:
+        conditions = {each["type"]: each["status"] for each in pod["status"]["conditions"]}
+        assert conditions["Ready"] == "True", pod["metadata"]["name"]
+
+
+def test_the_driver_runs_on_every_node_and_is_registered_there(kubectl: Kubectl) -> None:
+    nodes = {node["metadata"]["name"]: node for node in kubectl.get("nodes")["items"]}
+    assert sorted(driver.node for driver in driver_pods(kubectl)) == sorted(nodes)
+    for name, node in nodes.items():
+        assert node["metadata"]["labels"][TOPOLOGY_KEY] == name
+        drivers = kubectl.get("csinode", name)["spec"]["drivers"]
+        registered = next(driver for driver in drivers if driver["name"] == DRIVER)
+        assert registered["nodeID"] == name
+        assert registered["topologyKeys"] == [TOPOLOGY_KEY]
+
+
+def test_the_capacity_of_each_class_is_what_its_pool_can_promise(kubectl: Kubectl) -> None:
+    # It is published within the poll interval, and others may be at work in the meantime.
+    deadline = time.monotonic() + 2.5 * CAPACITY_POLL_S
+    while problem := _wrong_capacity(kubectl):
+        assert time.monotonic() < deadline, problem
+        time.sleep(2)
+
+
+def _wrong_capacity(kubectl: Kubectl) -> str:
+    """Says which class has another capacity than it should on which node, or nothing."""
+    capacities = kubectl.get("csistoragecapacities", "--namespace", NAMESPACE)["items"]
+    published = {
+        (each["nodeTopology"]["matchLabels"][TOPOLOGY_KEY], each["storageClassName"]): each
+        for each in capacities
+    }
+    for driver in driver_pods(kubectl):
+        least, most = _promise(kubectl, driver)
+        assert most > 0, f"the pool on {driver.node} is full: nothing can be told"
+        for fs_type in ("ext4", "xfs", "btrfs"):
+            found = published.get((driver.node, shipped_class(fs_type)))
+            size = _bytes(found) if found else -1
+            if not least <= size <= most:
+                return f"{fs_type} on {driver.node}: {size}, not from {least} to {most}"
+        # Only btrfs with simple quotas holds directories to their size.
+        directories = published.get((driver.node, shipped_class("directory")))
+        is_xfs = driver.run("stat", "-f", "-c", "%T", "/var/lib/csi-local-path").strip() == "xfs"
+        if is_xfs and directories and _bytes(directories) != 0:
+            return f"directories on {driver.node}: {_bytes(directories)}, not 0"
+    return ""
+
+
+def _promise(kubectl: Kubectl, driver: DriverPod) -> tuple[int, int]:
+    """The least and the most that a pool can promise, by the formula in csi/volumes/capacity.py.
+
+    What the driver keeps for snapshots, and what clones share, is seen from outside only as an
+    upper bound; without any of them the two figures are nearly the same.
+    """
+    total, free = driver.pool_bytes()
+    volumes = driver.volumes()
+    promised = sum(volume["sizeBytes"] for volume in volumes)
+    taken = sum(min(volume["allocatedBytes"], volume["sizeBytes"]) for volume in volumes)
+    margin = max(16 * MIB, min(1 << 30, total // 100))
+    expected = min(total - promised, free - (promised - taken) - margin)
+    snapshots = sum(
+        content.get("status", {}).get("restoreSize", 0)
+        for content in kubectl.get("volumesnapshotcontents")["items"]
+        if content["spec"]["driver"] == DRIVER
+    )
+    return max(0, expected - snapshots - taken - 64 * MIB), max(0, expected + 64 * MIB)
+
+
+def _bytes(capacity: dict[str, Any]) -> int:
+    text = str(capacity["capacity"])
+    for suffix, unit in _UNITS.items():
+        if text.endswith(suffix):
+            return int(Decimal(text.removesuffix(suffix)) * unit)
+    return int(text)
