@@ -21,11 +21,6 @@ class Admission:
         self._active = 0
         self._changed = threading.Condition()
 
-    @property
-    def active(self) -> int:
-        """How many calls are being worked on."""
-        return self._active
-
     def wait_idle(self, timeout_s: float) -> bool:
         """Waits until no call is being worked on; returns whether that came true in time."""
         with self._changed:

@@ -127,16 +127,6 @@ class Ledger:
         with self._guard:
             return self._available(self._usage())
 
-    def promised(self) -> int:
-        """Returns the sum of all promises, in bytes."""
-        return self._promised
-
-    def recount(self) -> tuple[int, int]:
-        """Adds all entries up afresh: bytes promised, bytes outstanding. For tests and checks."""
-        with self._guard:
-            entries = list(self._entries.values())
-        return sum(e.promised for e in entries), sum(e.outstanding for e in entries)
-
     def _check(self, size_bytes: int, present_bytes: int, *, backed: bool) -> None:
         usage = self._usage()
         # However freely promised, one volume cannot be larger than what could be free.

@@ -101,10 +101,6 @@ class Driver:
         """Whether the pools are read and calls can be served."""
         return self._ready.is_set()
 
-    def wait_ready(self, timeout_s: float) -> bool:
-        """Waits until `is_ready`, at most so long, and returns it."""
-        return self._ready.wait(timeout_s)
-
     def check(self) -> None:
         """Tells whether the driver can work, by what it found last; it touches no disk itself.
 

@@ -77,11 +77,7 @@ class Pools:
 
     def find_volume_name(self, name: str) -> Found[Volume] | None:
         """Returns the volume with that name, in whichever pool."""
-        for depot in self.depots:
-            record = depot.pool.volumes.find(ids.key_for(depot.pool.uuid, name))
-            if record is not None:
-                return Found(depot, record)
-        return None
+        return self._find_name(name, lambda pool: pool.volumes)
 
     def locate_volume(self, volume_id: str) -> tuple[Depot, str] | None:
         """Returns depot and key of a volume, also of one whose record is damaged."""
@@ -115,11 +111,7 @@ class Pools:
 
     def find_snapshot_name(self, name: str) -> Found[Snapshot] | None:
         """Returns the snapshot with that name, in whichever pool."""
-        for depot in self.depots:
-            record = depot.pool.snapshots.find(ids.key_for(depot.pool.uuid, name))
-            if record is not None:
-                return Found(depot, record)
-        return None
+        return self._find_name(name, lambda pool: pool.snapshots)
 
     def find_group(self, group_id: str) -> Found[Group] | None:
         """Returns the group snapshot with that id."""
@@ -127,17 +119,20 @@ class Pools:
 
     def find_group_name(self, name: str) -> Found[Group] | None:
         """Returns the group snapshot with that name, in whichever pool."""
-        for depot in self.depots:
-            record = depot.pool.groups.find(ids.key_for(depot.pool.uuid, name))
-            if record is not None:
-                return Found(depot, record)
-        return None
+        return self._find_name(name, lambda pool: pool.groups)
 
     def volumes(self) -> Iterator[Found[Volume]]:
         """Yields every volume of every pool."""
         for depot in self.depots:
             for record in depot.pool.volumes.values():
                 yield Found(depot, record)
+
+    def _find_name(self, name: str, shelf: Callable[[Pool], Shelf[R]]) -> Found[R] | None:
+        for depot in self.depots:
+            record = shelf(depot.pool).find(ids.key_for(depot.pool.uuid, name))
+            if record is not None:
+                return Found(depot, record)
+        return None
 
     def _find(
         self, text: str, sort: ids.Sort, shelf: Callable[[Pool], Shelf[R]]
