@@ -49,7 +49,7 @@ class Creation:
             InvalidRequest: Something asked for cannot be had here at all.
             AlreadyExists: The name belongs to a volume made from another request.
             NotFound: There is no such source.
-            OutOfRange, NoRoom: The size does not fit, ever or now.
+            OutOfRange, NoRoom: The size does not fit, ever or now; or the source is elsewhere.
             NotNow: The source cannot be copied in its present state.
             OperationPending: The volume or its source is being worked on.
         """
@@ -231,6 +231,15 @@ class Creation:
             )
 
     def _origin(self, source: Source) -> Origin:
+        is_volume = source.type is SourceType.VOLUME
+        if self._tools.pools.is_elsewhere(
+            source.id, ids.Sort.VOLUME if is_volume else ids.Sort.SNAPSHOT
+        ):
+            # Of all codes this one alone makes the scheduler try another node.
+            raise NoRoom(
+                f"the source {source.id} lies in a pool that this node does not have; a copy of "
+                "it can be made only on the node that has"
+            )
         if source.type is SourceType.VOLUME:
             found = self._tools.pools.get_volume(source.id)
             if found.record.ephemeral is not None:

@@ -121,6 +121,13 @@ class Pools:
         """Returns the group snapshot with that name, in whichever pool."""
         return self._find_name(name, lambda pool: pool.groups)
 
+    def is_elsewhere(self, text: str, sort: ids.Sort) -> bool:
+        """Whether an id is one of this driver's that names a pool which this node does not have."""
+        object_id = ids.parse(text, sort)
+        return object_id is not None and all(
+            depot.pool.id_part != object_id.pool for depot in self.depots
+        )
+
     def volumes(self) -> Iterator[Found[Volume]]:
         """Yields every volume of every pool."""
         for depot in self.depots:

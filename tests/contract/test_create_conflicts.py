@@ -42,9 +42,23 @@ class TestSources:
         with refused(Code.INVALID_ARGUMENT, "volume_content_source", "volume_id", "128"):
             bench.create(source=from_volume("v" * 129))
 
-    @pytest.mark.parametrize(
-        "source_id", [UNKNOWN_VOLUME, UNKNOWN_SNAPSHOT, "../../etc", "vol-", "a\0b"], ids=ascii
-    )
+    def test_in_a_pool_of_another_node(self, bench: Bench) -> None:
+        # The one code by which the scheduler takes the claim to another node.
+        for source in (from_volume(UNKNOWN_VOLUME), from_snapshot(UNKNOWN_SNAPSHOT)):
+            with refused(Code.RESOURCE_EXHAUSTED, "node"):
+                bench.create(source=source)
+
+    def test_deleted(self, bench: Bench) -> None:
+        volume_id = bench.create().volume_id
+        snapshot_id = bench.snapshot(volume_id).snapshot_id
+        bench.delete_snapshot(snapshot_id)
+        bench.delete(volume_id)
+
+        for source in (from_volume(volume_id), from_snapshot(snapshot_id)):
+            with refused(Code.NOT_FOUND):
+                bench.create(source=source)
+
+    @pytest.mark.parametrize("source_id", ["../../etc", "vol-", "a\0b"], ids=ascii)
     def test_unknown(self, bench: Bench, source_id: str) -> None:
         for source in (from_volume(source_id), from_snapshot(source_id)):
             with refused(Code.NOT_FOUND, repr(source_id)):
