@@ -7,7 +7,8 @@ Everything here is immutable and knows nothing of gRPC, of the kernel or of path
 from __future__ import annotations
 
 import enum
-from typing import Generic, Self, TypeVar
+from collections.abc import Iterator
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -246,6 +247,20 @@ class CapacityFigures(Value, frozen=True, kw_only=True):
     available_bytes: int
     maximum_bytes: int
     minimum_bytes: int
+
+
+class ByteRange(NamedTuple):
+    """A range of bytes in a volume."""
+
+    offset: int
+    length: int
+
+
+class Blocks(NamedTuple):
+    """Ranges of a snapshot's volume, ascending and apart, found while they are taken."""
+
+    volume_bytes: int
+    ranges: Iterator[ByteRange]
 
 
 class Page(Value, Generic[P], frozen=True, kw_only=True):

@@ -61,6 +61,7 @@ class Driver:
     identity: csi_pb2_grpc.IdentityStub
     controller: csi_pb2_grpc.ControllerStub
     group: csi_pb2_grpc.GroupControllerStub
+    metadata: csi_pb2_grpc.SnapshotMetadataStub
     node: csi_pb2_grpc.NodeStub
 
     def __init__(
@@ -116,6 +117,7 @@ class Driver:
         self.node = csi_pb2_grpc.NodeStub(self.channel)
         self.controller = csi_pb2_grpc.ControllerStub(self.controller_channel)
         self.group = csi_pb2_grpc.GroupControllerStub(self.controller_channel)
+        self.metadata = csi_pb2_grpc.SnapshotMetadataStub(self.controller_channel)
         deadline = time.monotonic() + START_TIMEOUT_S
         for channel in {self.channel, self.controller_channel}:
             self._wait_until_ready(csi_pb2_grpc.IdentityStub(channel), deadline)

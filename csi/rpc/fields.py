@@ -110,12 +110,12 @@ def size_range(message: csi_pb2.CapacityRange) -> SizeRange:
     return SizeRange(required_bytes=required_bytes, limit_bytes=limit_bytes)
 
 
-def page_limit(max_entries: int) -> int:
-    """Returns how many entries a page may have; 0 is no limit.
+def page_limit(value: int, field: str = "max_entries") -> int:
+    """Returns how many entries a page, or a message of a stream, may have; 0 is no limit.
 
     Raises:
         InvalidRequest: The number is negative.
     """
-    if max_entries < 0:
-        raise InvalidRequest(f"max_entries is negative: {max_entries}")
-    return max_entries
+    if value < 0:
+        raise InvalidRequest(f"{field} is negative: {value}")
+    return value

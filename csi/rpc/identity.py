@@ -25,6 +25,7 @@ class Identity:
                 service.CONTROLLER_SERVICE,
                 service.VOLUME_ACCESSIBILITY_CONSTRAINTS,
                 service.GROUP_CONTROLLER_SERVICE,
+                service.SNAPSHOT_METADATA_SERVICE,
             )
         ]
         online = csi_pb2.PluginCapability(volume_expansion=expansion(type=expansion.ONLINE))

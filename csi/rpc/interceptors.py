@@ -16,7 +16,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import grpc
@@ -42,6 +42,7 @@ from csi.rpc.verbs import Driver
 from csi.v1 import csi_pb2
 
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
+StreamBehaviour = Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]
 
 MESSAGE_BYTES = 2048
 """gRPC carries the message in a header, where a byte may take three; a peer need not take more
@@ -122,16 +123,18 @@ class Calls:
             descriptor: The service in the wire contract.
             always: Whether calls are answered even while the driver starts or is overloaded.
         """
-        return grpc.method_handlers_generic_handler(
-            descriptor.full_name,
-            {
-                method.name: grpc.unary_unary_rpc_method_handler(
-                    self.wrap(method, getattr(service, _snake_case(method.name)), always=always)
-                )
-                for method in descriptor.methods
-                if hasattr(service, _snake_case(method.name))
-            },
-        )
+        found: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+        for method in descriptor.methods:
+            handle = getattr(service, _snake_case(method.name), None)
+            if handle is None:
+                continue
+            if method.server_streaming:
+                wrapped = self.wrap_stream(method, handle)
+                found[method.name] = grpc.unary_stream_rpc_method_handler(wrapped)
+            else:
+                behaviour = self.wrap(method, handle, always=always)
+                found[method.name] = grpc.unary_unary_rpc_method_handler(behaviour)
+        return grpc.method_handlers_generic_handler(descriptor.full_name, found)
 
     def wrap(
         self, method: MethodDescriptor, handle: Callable[[Any], Message], *, always: bool
@@ -166,6 +169,40 @@ class Calls:
 
         return call
 
+    def wrap_stream(
+        self, method: MethodDescriptor, handle: Callable[[Any], Generator[Message]]
+    ) -> StreamBehaviour:
+        """Returns a method that answers with many messages; it counts as one call to its end.
+
+        gRPC takes the next message when the one before is on its way, and closes the generator
+        when the caller has cancelled or is gone. Its `with` blocks then end like those of a call.
+        """
+        name = method.name
+        request_type: type[Message] = getattr(csi_pb2, method.input_type.name)
+
+        def call(data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+            started = time.perf_counter()
+            request = request_type()
+            try:
+                _parse(request, data)
+                self._check_ready()
+                with self._admission:
+                    limits.check(request)
+                    with contextlib.closing(handle(request)) as responses:
+                        for response in responses:
+                            yield response.SerializeToString()
+            except GeneratorExit:
+                _report_abandoned(name, request, started)
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                status = _report_failure(name, request, error, started)
+            else:
+                _report_success(name, request, None, started)
+                return
+            _abort(context, status)
+
+        return call
+
     def _check_ready(self) -> None:
         if not self._driver.is_ready():
             self._driver.check()  # where the start has failed, this says why
@@ -186,10 +223,18 @@ def _abort(context: grpc.ServicerContext, status: Status) -> NoReturn:
     context.abort(status.code, status.message)
 
 
-def _report_success(name: str, request: Message, response: Message, started: float) -> None:
+def _report_success(name: str, request: Message, response: Message | None, started: float) -> None:
     if _log.isEnabledFor(logging.INFO):
-        known = redaction.identifiers(request) | redaction.result_identifiers(response)
+        known = redaction.identifiers(request)
+        if response is not None:
+            known |= redaction.result_identifiers(response)
         _log.info("%s OK", name, extra=_extra(name, "OK", request, known, started))
+
+
+def _report_abandoned(name: str, request: Message, started: float) -> None:
+    code = grpc.StatusCode.CANCELLED.name
+    known = redaction.identifiers(request)
+    _log.info("%s %s", name, code, extra=_extra(name, code, request, known, started))
 
 
 def _report_failure(name: str, request: Message, error: Exception, started: float) -> Status:

@@ -25,6 +25,8 @@ _IDENTIFIERS = (
     "volume_id",
     "snapshot_id",
     "group_snapshot_id",
+    "base_snapshot_id",
+    "target_snapshot_id",
     "source_volume_id",
     "node_id",
     "name",

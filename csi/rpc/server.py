@@ -22,6 +22,7 @@ from csi.rpc.identity import Identity
 from csi.rpc.interceptors import Calls
 from csi.rpc.marking import MarkingController, MarkingNode
 from csi.rpc.node import Node
+from csi.rpc.snapshot_metadata import SnapshotMetadata
 from csi.rpc.verbs import Driver
 from csi.v1 import csi_pb2
 
@@ -38,6 +39,7 @@ _SERVICES = csi_pb2.DESCRIPTOR.services_by_name
 IDENTITY = _SERVICES["Identity"]
 CONTROLLER = _SERVICES["Controller"]
 GROUP_CONTROLLER = _SERVICES["GroupController"]
+SNAPSHOT_METADATA = _SERVICES["SnapshotMetadata"]
 NODE = _SERVICES["Node"]
 
 _log = logging.getLogger("csi.rpc")
@@ -47,12 +49,14 @@ _ALL: Mapping[str, Callable[[Driver], object]] = {
     IDENTITY.name: Identity,
     CONTROLLER.name: Controller,
     GROUP_CONTROLLER.name: GroupController,
+    SNAPSHOT_METADATA.name: SnapshotMetadata,
     NODE.name: Node,
 }
 _MARKING: Mapping[str, Callable[[Driver], object]] = {
     IDENTITY.name: Identity,
     CONTROLLER.name: MarkingController,
     GROUP_CONTROLLER.name: MarkingController,
+    SNAPSHOT_METADATA.name: MarkingController,
     NODE.name: MarkingNode,
 }
 
@@ -83,8 +87,8 @@ class Server:
         Args:
             driver: What is served; it may still be starting.
             endpoint: The socket of all services, or of Identity and Node.
-            controller_endpoint: The socket of Identity, Controller and GroupController; none
-                means that `endpoint` has them.
+            controller_endpoint: The socket of Identity, Controller, GroupController and
+                SnapshotMetadata; none means that `endpoint` has them.
             only_marks_growth: Whether this is the role that leaves growth to the nodes.
             workers: Calls that are worked on at once, those kept in reserve included.
             reserve: Workers that only Identity and health may use.
@@ -98,7 +102,7 @@ class Server:
         controller_path = endpoints.parse_endpoint(controller_endpoint or endpoint)
         self._paths: dict[str, list[ServiceDescriptor]] = {path: [IDENTITY, NODE]}
         at_controller = self._paths.setdefault(controller_path, [IDENTITY])
-        at_controller += [CONTROLLER, GROUP_CONTROLLER]
+        at_controller += [CONTROLLER, GROUP_CONTROLLER, SNAPSHOT_METADATA]
         self._admission = Admission(workers - reserve)
         # Threads start with the calls that need them; an idle driver has none.
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rpc")

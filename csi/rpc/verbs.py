@@ -8,10 +8,12 @@ mount flags, sizes that fit. What a request alone shows to be wrong never reache
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from csi.errors import InvalidRequest
 from csi.model import (
+    Blocks,
     Capability,
     CapacityFigures,
     Group,
@@ -111,6 +113,16 @@ class Groups(Protocol):
         """Deletes a group with its members; an unknown one is no error."""
 
 
+class ChangedBlocks(Protocol):
+    """What snapshots hold, and how they differ; each lasts as long as the body of its `with`."""
+
+    def allocated(self, snapshot_id: str, start: int) -> AbstractContextManager[Blocks]:
+        """Gives the ranges that hold data, from an offset on."""
+
+    def delta(self, base_id: str, target_id: str, start: int) -> AbstractContextManager[Blocks]:
+        """Gives the ranges that changed from one snapshot to another, from an offset on."""
+
+
 class Mounts(Protocol):
     """Volumes on this node."""
 
@@ -170,6 +182,10 @@ class Driver(Protocol):
     @property
     def groups(self) -> Groups:
         """The verbs on group snapshots."""
+
+    @property
+    def changed_blocks(self) -> ChangedBlocks:
+        """The verbs on what snapshots hold."""
 
     @property
     def mounts(self) -> Mounts:

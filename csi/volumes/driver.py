@@ -21,6 +21,7 @@ from csi.model import (
 from csi.volumes import sizes, startup
 from csi.volumes.allowances import Allowances
 from csi.volumes.attachments import Attachments
+from csi.volumes.changed_blocks import ChangedBlocks
 from csi.volumes.copies import Copies
 from csi.volumes.creation import Creation, matches
 from csi.volumes.groups import Groups
@@ -50,7 +51,7 @@ class Driver:
         node_id: This node.
         topology: The segments that say so to the scheduler.
         max_volumes: How many volumes may be published here; 0 is no limit.
-        lifecycle, attachments, snapshots, groups, mounts: The verbs.
+        lifecycle, attachments, snapshots, groups, changed_blocks, mounts: The verbs.
     """
 
     def __init__(self, settings: Settings, depots: Sequence[Depot]) -> None:
@@ -77,6 +78,7 @@ class Driver:
         self.attachments = Attachments(tools)
         self.snapshots = Snapshots(tools)
         self.groups = Groups(tools)
+        self.changed_blocks = ChangedBlocks(tools)
         self._inline = Inline(tools, creation, self.lifecycle)
         self.mounts = Mounts(
             Staging(tools), Publishing(tools, self._inline), Usage(tools, self.lifecycle)

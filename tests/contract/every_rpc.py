@@ -17,10 +17,10 @@ from tests.driver import Driver
 UNKNOWN_SNAPSHOT = UNKNOWN_VOLUME.replace("vol", "snap")
 UNKNOWN_GROUP = UNKNOWN_VOLUME.replace("vol", "group")
 
-_SERVICES = {
-    method.name: service
+_METHODS = {
+    method.name: method
     for service in pb.DESCRIPTOR.services_by_name.values()
-    if service.name in ("Controller", "GroupController", "Node")
+    if service.name in ("Controller", "GroupController", "SnapshotMetadata", "Node")
     for method in service.methods
 }
 
@@ -44,6 +44,8 @@ _BUILDERS: Mapping[str, Callable[[], Message]] = {
     "CreateVolumeGroupSnapshot": lambda: requests.create_group("name", [UNKNOWN_VOLUME]),
     "DeleteVolumeGroupSnapshot": lambda: requests.delete_group(UNKNOWN_GROUP),
     "GetVolumeGroupSnapshot": lambda: requests.get_group(UNKNOWN_GROUP),
+    "GetMetadataAllocated": lambda: requests.allocated(UNKNOWN_SNAPSHOT),
+    "GetMetadataDelta": lambda: requests.delta(UNKNOWN_SNAPSHOT, UNKNOWN_SNAPSHOT),
     "NodeStageVolume": lambda: requests.stage(UNKNOWN_VOLUME, "/nowhere/staging"),
     "NodeUnstageVolume": lambda: requests.unstage(UNKNOWN_VOLUME, "/nowhere/staging"),
     "NodePublishVolume": lambda: requests.publish(
@@ -58,7 +60,7 @@ _BUILDERS: Mapping[str, Callable[[], Message]] = {
     "NodeGetInfo": pb.NodeGetInfoRequest,
 }
 RPCS = tuple(_BUILDERS)
-assert set(RPCS) == set(_SERVICES), set(RPCS) ^ set(_SERVICES)
+assert set(RPCS) == set(_METHODS), set(RPCS) ^ set(_METHODS)
 
 
 def request_for(rpc: str) -> Message:
@@ -67,11 +69,14 @@ def request_for(rpc: str) -> Message:
 
 
 def send(driver: Driver, rpc: str, request: Message | bytes) -> bytes:
-    """Sends a request, or any bytes in its place, and returns the bytes of the answer."""
+    """Sends a request, or any bytes in its place, and returns the bytes of the answers."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
-    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = driver.channel.unary_unary(
-        f"/{_SERVICES[rpc].full_name}/{rpc}"
-    )
+    method = _METHODS[rpc]
+    path = f"/{method.containing_service.full_name}/{rpc}"
+    if method.server_streaming:
+        stream: grpc.UnaryStreamMultiCallable[bytes, bytes] = driver.channel.unary_stream(path)
+        return b"".join(stream(data, timeout=60))
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = driver.channel.unary_unary(path)
     return call(data, timeout=60)
 
 

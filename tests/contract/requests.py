@@ -229,6 +229,27 @@ def delete_group(
     )
 
 
+def allocated(
+    snapshot_id: str, start: int = 0, max_results: int = 0
+) -> pb.GetMetadataAllocatedRequest:
+    """GetMetadataAllocated."""
+    return pb.GetMetadataAllocatedRequest(
+        snapshot_id=snapshot_id, starting_offset=start, max_results=max_results
+    )
+
+
+def delta(
+    base_id: str, target_id: str, start: int = 0, max_results: int = 0
+) -> pb.GetMetadataDeltaRequest:
+    """GetMetadataDelta."""
+    return pb.GetMetadataDeltaRequest(
+        base_snapshot_id=base_id,
+        target_snapshot_id=target_id,
+        starting_offset=start,
+        max_results=max_results,
+    )
+
+
 def stage(
     volume_id: str,
     staging_path: Path | str,

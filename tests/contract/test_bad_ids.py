@@ -45,6 +45,8 @@ NOT_FOUND = {
     "ControllerGetVolume": "volume_id",
     "ControllerModifyVolume": "volume_id",
     "GetVolumeGroupSnapshot": "group_snapshot_id",
+    "GetMetadataAllocated": "snapshot_id",
+    "GetMetadataDelta": "base_snapshot_id",
     "NodeStageVolume": "volume_id",
     "NodePublishVolume": "volume_id",
     "NodeGetVolumeStats": "volume_id",

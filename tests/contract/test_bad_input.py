@@ -38,6 +38,8 @@ REQUIRED = {
     "CreateVolumeGroupSnapshot": ["name", "source_volume_ids"],
     "DeleteVolumeGroupSnapshot": ["group_snapshot_id"],
     "GetVolumeGroupSnapshot": ["group_snapshot_id"],
+    "GetMetadataAllocated": ["snapshot_id"],
+    "GetMetadataDelta": ["base_snapshot_id", "target_snapshot_id"],
     "NodeStageVolume": ["volume_id", "staging_target_path", "volume_capability"],
     "NodeUnstageVolume": ["volume_id", "staging_target_path"],
     "NodePublishVolume": ["volume_id", "target_path", "volume_capability"],
@@ -162,6 +164,16 @@ def test_a_page_of_less_than_nothing_is_refused(bench: Bench, rpc: str) -> None:
     )
 
     with refused(Code.INVALID_ARGUMENT, "max_entries", "-1"):
+        send(bench.driver, rpc, request)
+
+
+@pytest.mark.parametrize("rpc", ["GetMetadataAllocated", "GetMetadataDelta"])
+def test_a_message_of_less_than_nothing_is_refused(bench: Bench, rpc: str) -> None:
+    request = request_for(rpc)
+    assert isinstance(request, pb.GetMetadataAllocatedRequest | pb.GetMetadataDeltaRequest)
+    request.max_results = -1
+
+    with refused(Code.INVALID_ARGUMENT, "max_results", "-1"):
         send(bench.driver, rpc, request)
 
 

@@ -34,6 +34,7 @@ def test_the_plugin_offers_its_services_topology_and_online_growth(xfs_driver: D
         service.CONTROLLER_SERVICE,
         service.VOLUME_ACCESSIBILITY_CONSTRAINTS,
         service.GROUP_CONTROLLER_SERVICE,
+        service.SNAPSHOT_METADATA_SERVICE,
     }
     assert {capability.volume_expansion.type for capability in answer.capabilities} - {0} == {
         expansion.ONLINE
@@ -78,7 +79,7 @@ def test_the_group_controller_offers_groups(xfs_driver: Driver) -> None:
 
 def test_what_is_not_offered_is_not_served(xfs_driver: Driver) -> None:
     """A service, or a method of one, that the driver does not have."""
-    for method in ("/csi.v1.SnapshotMetadata/GetMetadataAllocated", "/csi.v1.Controller/Nothing"):
+    for method in ("/csi.v1.SnapshotMetadata/Nothing", "/csi.v1.Controller/Nothing"):
         with refused(Code.UNIMPLEMENTED):
             send(xfs_driver, method, b"")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from csi.errors import DriverError
 from csi.model import (
     Access,
     AccessMode,
+    Blocks,
+    ByteRange,
     Capability,
     CapacityFigures,
     Group,
@@ -98,6 +100,9 @@ class Script:
         self.gate.set()
         self.volume = VOLUME
         self.problem = ""
+        self.ranges: Iterable[ByteRange] = ()
+        self.late_error: Exception | None = None
+        self.streams = 0
 
     def run(self, verb: str, *arguments: object) -> None:
         self.calls.append(Call(verb, arguments))
@@ -197,6 +202,38 @@ class FakeGroups:
         self._script.run("delete_group", group_id, snapshot_ids)
 
 
+class FakeChangedBlocks:
+    """Gives the ranges of the script, and fails behind the last of them where that says so."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    @contextlib.contextmanager
+    def allocated(self, snapshot_id: str, start: int) -> Iterator[Blocks]:
+        self._script.run("allocated", snapshot_id, start)
+        with self._held():
+            yield Blocks(GIB, self._ranges())
+
+    @contextlib.contextmanager
+    def delta(self, base_id: str, target_id: str, start: int) -> Iterator[Blocks]:
+        self._script.run("delta", base_id, target_id, start)
+        with self._held():
+            yield Blocks(GIB, self._ranges())
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        self._script.streams += 1
+        try:
+            yield
+        finally:
+            self._script.streams -= 1
+
+    def _ranges(self) -> Iterator[ByteRange]:
+        yield from self._script.ranges
+        if self._script.late_error is not None:
+            raise self._script.late_error
+
+
 class FakeMounts:
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -240,6 +277,7 @@ class FakeDriver:
         self.attachments = FakeAttachments(self.script)
         self.snapshots = FakeSnapshots(self.script)
         self.groups = FakeGroups(self.script)
+        self.changed_blocks = FakeChangedBlocks(self.script)
         self.mounts = FakeMounts(self.script)
 
     @property
@@ -268,6 +306,7 @@ class Client:
         self.identity = csi_pb2_grpc.IdentityStub(channel)
         self.controller = csi_pb2_grpc.ControllerStub(channel)
         self.group = csi_pb2_grpc.GroupControllerStub(channel)
+        self.metadata = csi_pb2_grpc.SnapshotMetadataStub(channel)
         self.node = csi_pb2_grpc.NodeStub(channel)
 
     def raw(self, method: str, data: bytes) -> bytes:

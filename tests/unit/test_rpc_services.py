@@ -55,6 +55,7 @@ def test_identity(running: Running) -> None:
         service.CONTROLLER_SERVICE,
         service.VOLUME_ACCESSIBILITY_CONSTRAINTS,
         service.GROUP_CONTROLLER_SERVICE,
+        service.SNAPSHOT_METADATA_SERVICE,
     }
     expansions = [one.volume_expansion.type for one in offered if not one.HasField("service")]
     assert expansions == [csi_pb2.PluginCapability.VolumeExpansion.ONLINE]
@@ -219,7 +220,7 @@ def test_an_inline_volume_is_not_staged(running: Running) -> None:
 
 def test_what_is_not_served_is_unimplemented(running: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        running.client.raw("SnapshotMetadata/GetMetadataAllocated", b"")
+        running.client.raw("SnapshotMetadata/Nothing", b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert caught.value.details()
 
