@@ -161,8 +161,10 @@ def _create_pool(arguments: argparse.Namespace) -> int:
         print("snapshots and clones of images share blocks here: they are quick and small")
     else:
         print("this filesystem cannot share blocks: snapshots and clones are copied (use xfs)")
-    if not made.directory_quota:
-        print("directory volumes cannot be held to their size here (that takes btrfs)")
+    if made.directory_quota:
+        print("directory volumes are held to their size here")
+    else:
+        print(f"directory volumes cannot be held to their size here: {made.quota_advice}")
     if made.fstab:
         print(f"to have it back after a reboot, add this line to /etc/fstab:\n{made.fstab}")
     return 0

@@ -160,9 +160,10 @@ class Volume(Record, frozen=True, kw_only=True):
     borrowed_bytes: int = 0
     """Data shared with the source when the volume was made: allocated, yet not by this volume."""
     lender_id: str = ""
-    """The volume whose quota group is charged for that data, where it is a directory."""
-    quota_group: int = 0
-    """The level-1 quota group of a directory; 0 where its size is not enforced."""
+    """The volume that stays charged for that data, where it is a directory."""
+    quota_number: int = msgspec.field(default=0, name="quota_group")
+    """What a directory is limited under: a level-1 quota group on btrfs, a project on XFS and
+    ext4; 0 where its size is not enforced. Written by its first name, for older records."""
     copying: bool = False
     """The contents are still being copied from the source."""
     publications: dict[str, Publication] = {}

@@ -72,6 +72,7 @@ _open_tree = _numbered(428, _int, _text, _uint)
 _move_mount = _numbered(429, _int, _text, _int, _text, _uint)
 _openat2 = _numbered(437, _int, _text, _pointer, _size)
 _mount_setattr = _numbered(442, _int, _text, _uint, _pointer, _size)
+_quotactl_fd = _numbered(443, _uint, _uint, _uint, _pointer)
 
 
 class Statx(NamedTuple):
@@ -172,6 +173,13 @@ def open_by_handle(mount_fd: int, handle_type: int, handle: bytes, flags: int) -
     buffer = ctypes.create_string_buffer(packed, len(packed))
     call = mount_fd, buffer, flags | os.O_CLOEXEC
     return _call("open_by_handle_at", None, _open_by_handle_at, *call)
+
+
+def quotactl_fd(fd: int, command: int, number: int, argument: bytearray) -> None:
+    """Makes a call on quotas; the argument is read and written in place."""
+    buffer = (ctypes.c_char * len(argument)).from_buffer(argument)
+    address = ctypes.addressof(buffer)
+    _call("quotactl_fd", None, _quotactl_fd, fd, command, number, address)
 
 
 def _encoded(text: str) -> bytes:

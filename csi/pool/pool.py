@@ -13,13 +13,17 @@ from csi.errors import PoolUnavailable
 from csi.linux.copying import can_clone
 from csi.linux.mounts import mount_containing
 from csi.linux.paths import open_beneath, sync_filesystem
+from csi.linux.project_quota import is_enforced
 from csi.linux.quota import simple_quotas_enabled
 from csi.linux.subvolume import is_btrfs, pending_bytes, start_cleaning
 from csi.linux.usage import FilesystemUsage, filesystem_usage
 from csi.model import Group, Snapshot, Volume
 from csi.pool import ids
+from csi.pool.group_limits import GroupLimits
+from csi.pool.limits import Limits
 from csi.pool.mark import FOLDERS, MARK_NAME, read_mark
-from csi.pool.shelf import BUILDING, TRASH, Shelf, move_to_trash
+from csi.pool.project_limits import ProjectLimits
+from csi.pool.shelf import BUILDING, TRASH, Shelf, Site, move_to_trash
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Pool:
         fd: The open directory.
         uuid: The identity that its ids carry.
         features: What its filesystem can do.
+        limits: What holds directories to their size; None where nothing does.
         volumes: The volumes; likewise `snapshots` and `groups`.
     """
 
@@ -49,7 +54,12 @@ class Pool:
         self.fd = fd
         self.uuid = uuid
         self.id_part = ids.pool_part(uuid)
-        self.features = _find_features(fd)
+        self.limits = _find_limits(fd, uuid)
+        self.features = Features(
+            reflink=can_clone(fd),
+            subvolumes=is_btrfs(fd),
+            directory_quota=self.limits is not None,
+        )
         self.volumes = Shelf(fd, "volumes", Volume)
         self.snapshots = Shelf(fd, "snapshots", Snapshot)
         self.groups = Shelf(fd, "groups", Group)
@@ -95,6 +105,8 @@ class Pool:
     def load(self) -> None:
         """Reads every record into the index."""
         self.volumes.load()
+        if self.limits is not None:
+            self.limits.know(volume.quota_number for volume in self.volumes.values())
         self.snapshots.load()
         self.groups.load()
 
@@ -137,12 +149,24 @@ class Pool:
         os.utime(self._lock)
         os.fsync(self._lock)
 
+    @contextlib.contextmanager
+    def volume_site(self, key: str) -> Iterator[Site]:
+        """Opens a temporary folder to build a volume in; what is not committed leaves nothing."""
+        with self.volumes.site(key) as site:
+            try:
+                yield site
+            except BaseException:
+                self._release_unfinished(site.fd)
+                raise
+
     def unfinished(self) -> list[str]:
         """Returns the names of what a crash left in `building/`."""
         return self._names(BUILDING)
 
     def abandon(self, name: str) -> None:
         """Moves an unfinished entry to the trash."""
+        with contextlib.suppress(OSError), self._opened(f"{BUILDING}/{name}") as folder:
+            self._release_unfinished(folder)
         move_to_trash(self.fd, BUILDING, name, name)
 
     def trash(self) -> list[str]:
@@ -152,16 +176,24 @@ class Pool:
     @contextlib.contextmanager
     def trash_folder(self) -> Iterator[int]:
         """Opens the trash."""
-        descriptor = open_beneath(self.fd, TRASH, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with self._opened(TRASH) as descriptor:
             yield descriptor
-        finally:
-            os.close(descriptor)
+
+    def _release_unfinished(self, folder: int) -> None:
+        """Takes away what limits the directory of an open entry, if it has one."""
+        if self.limits is not None:
+            with contextlib.suppress(OSError):
+                self.limits.abandon(folder)
 
     def _names(self, folder: str) -> list[str]:
+        with self._opened(folder) as descriptor:
+            return os.listdir(descriptor)
+
+    @contextlib.contextmanager
+    def _opened(self, folder: str) -> Iterator[int]:
         descriptor = open_beneath(self.fd, folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            return os.listdir(descriptor)
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -180,10 +212,7 @@ def _open_mark(fd: int, path: str) -> int:
         ) from error
 
 
-def _find_features(fd: int) -> Features:
-    subvolumes = is_btrfs(fd)
-    return Features(
-        reflink=can_clone(fd),
-        subvolumes=subvolumes,
-        directory_quota=subvolumes and simple_quotas_enabled(fd),
-    )
+def _find_limits(fd: int, uuid: str) -> Limits | None:
+    if is_btrfs(fd):
+        return GroupLimits(fd) if simple_quotas_enabled(fd) else None
+    return ProjectLimits(fd, uuid) if is_enforced(fd) else None

@@ -7,17 +7,27 @@ that can reflink, so that snapshots and clones cost next to nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
 
 from csi.errors import InvalidRequest
-from csi.linux import filesystems, loop, mounts, quota
+from csi.linux import filesystems, loop, mounts, project_quota, quota
 from csi.linux.copying import can_clone
 from csi.linux.paths import is_mount_root
 from csi.linux.subvolume import is_btrfs
 from csi.pool.mark import create_mark
 
 POOL_FILESYSTEMS = ("xfs", "btrfs")
+_PROJECT_QUOTA = "prjquota"
+_ADVICE = {
+    "xfs": "that takes the mount option prjquota, given when it is first mounted and not by a "
+    "remount, on a kernel with quotas for xfs; or btrfs",
+    "ext4": "that takes the mount option prjquota, after 'tune2fs -O project -Q prjquota {device}' "
+    "while it is unmounted, on a kernel with project quotas; or btrfs",
+    "btrfs": "that takes simple quotas: Linux 6.7, and no other quotas turned on",
+}
+_NO_ADVICE = "that takes btrfs, or xfs or ext4 mounted with prjquota"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +38,14 @@ class Made:
         uuid: The pool's identity.
         reflink: Whether snapshots and clones of images share blocks.
         directory_quota: Whether directories can be held to their size.
+        quota_advice: What that takes where they cannot.
         fstab: The line that mounts it again after a reboot; empty where nothing was mounted.
     """
 
     uuid: str
     reflink: bool
     directory_quota: bool
+    quota_advice: str = ""
     fstab: str = ""
 
 
@@ -41,6 +53,7 @@ def create_in_directory(path: str, fstab: str = "") -> Made:
     """Makes a pool of a directory, which is made if only it is missing.
 
     On btrfs it turns simple quotas on, since nothing else there holds a directory to its size.
+    xfs and ext4 have theirs from the time they are mounted, or not at all.
 
     Raises:
         InvalidRequest: It is a pool already, it is not empty, or its parent is missing.
@@ -56,8 +69,10 @@ def create_in_directory(path: str, fstab: str = "") -> Made:
         ) from error
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        limited = is_btrfs(folder) and _ensure_quotas(folder)
-        return Made(mark.uuid, can_clone(folder), limited, fstab)
+        enforced = _ensure_quotas if is_btrfs(folder) else project_quota.is_enforced
+        limited = enforced(folder)
+        advice = "" if limited else _advice(folder)
+        return Made(mark.uuid, can_clone(folder), limited, advice, fstab)
     finally:
         os.close(folder)
 
@@ -85,10 +100,10 @@ def create_in_file(path: str, file: str, size_bytes: int, fs_type: str) -> Made:
             filesystems.make_filesystem(fs_type, f"/proc/self/fd/{image}", pass_fds=(image,))
             os.fsync(image)
             with loop.attach(image, autoclear=True) as attached:
-                _mount(attached.device.path, path, fs_type)
+                options = _mount(attached.device.path, path, fs_type)
             undo.callback(mounts.unmount, path)
             made = create_in_directory(
-                path, f"{os.path.abspath(file)} {os.path.abspath(path)} {fs_type} loop,nofail 0 0"
+                path, _fstab(os.path.abspath(file), path, fs_type, ("loop", "nofail", *options))
             )
             undo.pop_all()
             return made
@@ -112,9 +127,9 @@ def create_on_device(path: str, device: str, fs_type: str) -> Made:
             f"'wipefs --all {device}' first"
         )
     filesystems.make_filesystem(fs_type, device)
-    _mount(device, path, fs_type)
+    options = _mount(device, path, fs_type)
     try:
-        return create_in_directory(path, f"{device} {os.path.abspath(path)} {fs_type} nofail 0 0")
+        return create_in_directory(path, _fstab(device, path, fs_type, ("nofail", *options)))
     except BaseException:
         mounts.unmount(path)
         raise
@@ -127,12 +142,34 @@ def _check_mount_point(path: str) -> None:
         raise InvalidRequest(f"{path} is in use; name an empty directory to mount the pool at")
 
 
-def _mount(device: str, path: str, fs_type: str) -> None:
+def _mount(device: str, path: str, fs_type: str) -> tuple[str, ...]:
+    """Mounts a new filesystem, xfs with project quotas where the kernel has them.
+
+    Returns the options that it takes to mount it so again.
+    """
     target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        if fs_type == "xfs":
+            try:
+                mounts.mount_filesystem(device, target, fs_type, options=(_PROJECT_QUOTA,))
+                return (_PROJECT_QUOTA,)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a kernel that was built without
+                    raise
         mounts.mount_filesystem(device, target, fs_type)
+        return ()
     finally:
         os.close(target)
+
+
+def _fstab(source: str, path: str, fs_type: str, options: tuple[str, ...]) -> str:
+    return f"{source} {os.path.abspath(path)} {fs_type} {','.join(options)} 0 0"
+
+
+def _advice(folder: int) -> str:
+    """Returns what it takes to hold directories to their size where the pool cannot."""
+    mount = mounts.mount_containing(folder)
+    return _ADVICE.get(mount.fs_type, _NO_ADVICE).format(device=mount.source)
 
 
 def _ensure_quotas(folder: int) -> bool:

@@ -1,19 +1,23 @@
-"""What the limit of a btrfs directory allows besides its size.
+"""The limits of directories: their sizes, and on btrfs what is allowed besides.
 
 Simple quotas charge a block to whoever wrote it for as long as anybody holds it. What a snapshot
 or a clone keeps of a volume after the volume has overwritten it would so eat into the volume's
 own size. Its limit is therefore its size and what others keep of it; the ledger counts that part
-as theirs. Once they are deleted and their blocks are free, the limit comes down again.
+as theirs. Once they are deleted and their blocks are free, the limit comes down again. Project
+quotas charge each block to the volume that has it, and nothing is allowed besides.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 
 from csi.errors import NotNow
 from csi.model import Snapshot, Volume
-from csi.pool import directory, ids
+from csi.pool import ids
+from csi.pool.pool import Pool
 from csi.volumes.pools import Depot, Found, Pools
 
 _log = logging.getLogger(__name__)
@@ -31,13 +35,19 @@ class Allowances:
         """Sets the limit of a volume to what it has to be, for a new size if one is given.
 
         Raises:
+            NotNow: The pool has lost its quotas.
             OSError: The kernel did not take it.
         """
-        if not volume.quota_group:
+        if not volume.quota_number:
             return
+        if depot.pool.limits is None:
+            raise NotNow(
+                f"pool {depot.pool.name!r} no longer holds directories to their size: turn its "
+                "quotas on again (xfs and ext4: mount option prjquota) and restart the driver"
+            )
         with self._guard, depot.pool.volumes.opened(ids.key_of(volume.id)) as folder:
             limit = (size_bytes or volume.size_bytes) + allowance(depot, volume)
-            directory.change_limit(folder, volume.quota_group, limit)
+            depot.pool.limits.change(folder, volume.quota_number, limit)
 
     def ensure_lender(self, lender_id: str) -> None:
         """Is `ensure` for the volume that something has just been taken of, if it is still there.
@@ -49,6 +59,19 @@ class Allowances:
         if found is not None:
             self.ensure(found.depot, found.record)
 
+    @contextlib.contextmanager
+    def released(self, pool: Pool, volume: Volume) -> Iterator[None]:
+        """Takes the limit of a volume away that is deleted in the block."""
+        if pool.limits is None or not volume.quota_number:
+            yield
+            return
+        pool.limits.release(volume.quota_number)
+        try:
+            yield
+        except BaseException:
+            pool.limits.know([volume.quota_number])
+            raise
+
     def later(self, lender_id: str) -> None:
         """Notes a volume whose limit may come down once what was deleted is free."""
         with self._guard:
@@ -59,12 +82,12 @@ class Allowances:
         with self._guard:
             waiting, self._waiting = self._waiting, set()
         for depot in self._pools.depots:
-            if depot.pool.features.directory_quota:
-                directory.drop_dead_groups(depot.pool.fd)
+            if depot.pool.limits is not None:
+                depot.pool.limits.settle()
         for lender_id in waiting:
             try:
                 self.ensure_lender(lender_id)
-            except OSError as error:
+            except (OSError, NotNow) as error:
                 _log.warning(
                     "a limit cannot be set",
                     extra={"volume_id": lender_id, "reason": str(error)},
@@ -82,15 +105,19 @@ class Allowances:
     def hold_tenants(self) -> None:
         """Brings back under their limits what tenants have moved out of them, or into others'.
 
-        Who may write to a directory may also make a subvolume in it that belongs to no group, or
-        to a stranger's. What it holds is charged from now on.
+        On btrfs, who may write to a directory may also make a subvolume in it that belongs to no
+        group, or to a stranger's. What it holds is charged from now on. Elsewhere its owner may
+        change its project.
         """
         for depot, volume in self._pools.volumes():
-            if not volume.quota_group:
+            limits = depot.pool.limits
+            if limits is None or not volume.quota_number:
                 continue
             try:
                 with depot.pool.volumes.opened(ids.key_of(volume.id)) as folder:
-                    moved = directory.hold_tenant(folder, volume.quota_group)
+                    moved = limits.set_right(folder, volume.quota_number, volume.size_bytes)
+            except FileNotFoundError:
+                continue  # it is being deleted
             except OSError as error:
                 _log.warning(
                     "a directory cannot be held to its size",
@@ -99,8 +126,8 @@ class Allowances:
             else:
                 if moved:
                     _log.warning(
-                        "subvolumes had left the limit of their directory",
-                        extra={"volume_id": volume.id, "subvolumes": moved},
+                        "a directory had left its limit",
+                        extra={"volume_id": volume.id, "set_right": moved},
                     )
 
     def _find(self, lender_id: str) -> Found[Volume] | None:
@@ -116,7 +143,9 @@ def lender_of(record: Volume | Snapshot) -> str:
 
 
 def allowance(depot: Depot, volume: Volume) -> int:
-    """Returns the bytes of a volume that snapshots and clones may keep."""
+    """Returns the bytes of a volume that snapshots and clones keep, and that it is charged for."""
+    if not depot.pool.features.subvolumes:
+        return 0
     kept = sum(
         snapshot.held_bytes
         for snapshot in depot.pool.snapshots.values()

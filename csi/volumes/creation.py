@@ -29,6 +29,7 @@ from csi.model import (
     VolumeRequest,
 )
 from csi.pool import directory, ids, image
+from csi.pool.pool import Pool
 from csi.pool.shelf import Site
 from csi.volumes import capabilities, moments, sizes
 from csi.volumes.moments import Origin, Taken
@@ -89,17 +90,14 @@ class Creation:
         volume = self._plan(depot, request, fs_type=self._filesystem(request), least_bytes=0)
         with (
             depot.ledger.reserve(volume.size_bytes, backed=_will_back(volume)),
-            depot.pool.volumes.site(key) as site,
+            depot.pool.volume_site(key) as site,
         ):
             if volume.kind is Kind.IMAGE:
                 image.create_image(
                     site.fd, volume.size_bytes, volume.fs_type, thick=volume.parameters.thick
                 )
-            elif volume.parameters.enforce_size:
-                group = directory.create_limited(site.fd, volume.size_bytes)
-                volume = volume.replace(quota_group=group)
             else:
-                directory.create_plain(site.fd, subvolume=depot.pool.features.subvolumes)
+                volume = _create_directory(depot.pool, volume, site)
             return self._commit(depot, volume, site)
 
     def _create_from(
@@ -111,7 +109,7 @@ class Creation:
         volume = volume.replace(copying=later)
         with (
             depot.ledger.reserve(volume.size_bytes, backed=_will_back(volume)),
-            depot.pool.volumes.site(key) as site,
+            depot.pool.volume_site(key) as site,
         ):
             taken = Taken(volume.created_ns)
             if volume.kind is Kind.DIRECTORY:
@@ -131,7 +129,7 @@ class Creation:
             volume = volume.replace(
                 borrowed_bytes=taken.shared_bytes,
                 lender_id=lender_of_copy(origin),
-                quota_group=taken.quota_group,
+                quota_number=taken.quota_number,
             )
             volume = self._commit(depot, volume, site)
         self._tools.allowances.ensure_lender(volume.lender_id)
@@ -226,8 +224,8 @@ class Creation:
         if request.parameters.enforce_size and not depot.pool.features.directory_quota:
             raise NotEnforceable(
                 f"pool {depot.pool.name!r} cannot hold a directory to its size (that takes btrfs "
-                'with simple quotas): use kind: image, or say enforceSize: "false" in the '
-                "StorageClass if the size need not be enforced"
+                "with simple quotas, or xfs or ext4 mounted with prjquota): use kind: image, or "
+                'say enforceSize: "false" in the StorageClass if the size need not be enforced'
             )
 
     def _origin(self, source: Source) -> Origin:
@@ -267,6 +265,16 @@ class Creation:
                 f"cannot be made in pool {named!r}"
             )
         return depot
+
+
+def _create_directory(pool: Pool, volume: Volume, site: Site) -> Volume:
+    subvolume = pool.features.subvolumes
+    directory.create(site.fd, subvolume=subvolume)
+    if pool.limits is not None and volume.parameters.enforce_size:
+        number = pool.limits.hold_new(site.fd, volume.size_bytes)
+        volume = volume.replace(quota_number=number)
+    directory.make_durable(site.fd, subvolume=subvolume)
+    return volume
 
 
 def lender_of_copy(origin: Origin) -> str:

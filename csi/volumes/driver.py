@@ -151,6 +151,7 @@ class Driver:
         self._reaper.start()
         self._ready.set()
         _log.info("ready", extra={"volumes": sum(1 for _ in self._pools.volumes())})
+        self._allowances.hold_tenants()
 
     def _watch_pools(self) -> None:
         while True:

@@ -68,7 +68,8 @@ class Lifecycle:
 
     def discard(self, found: Found[Volume]) -> None:
         """Moves a volume that the caller has locked, and knows to be unused, to the trash."""
-        found.depot.pool.volumes.discard(found.record)
+        with self._tools.allowances.released(found.depot.pool, found.record):
+            found.depot.pool.volumes.discard(found.record)
         found.depot.ledger.remove(found.key)
         self._tools.allowances.later(found.record.lender_id)
         self._tools.reaper.wake()
@@ -102,7 +103,7 @@ class Lifecycle:
                     image.grow_image(folder, target, thick=volume.parameters.thick)
                 else:
                     self._tools.allowances.ensure(depot, volume, target)
-                    directory.sync_filesystem_of(folder)
+                    directory.make_durable(folder, subvolume=depot.pool.features.subvolumes)
             grown = depot.pool.volumes.change(volume, size_bytes=target)
             depot.ledger.put(found.key, volume_entry(depot.pool, grown))
         return grown

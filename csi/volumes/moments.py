@@ -24,7 +24,7 @@ from csi.pool.pool import Pool
 from csi.pool.shelf import Shelf
 from csi.volumes import presence
 from csi.volumes.devices import opened_mount
-from csi.volumes.pools import Found
+from csi.volumes.pools import Found, measure_volume
 
 CLONE_BOUND_S = 5.0
 
@@ -68,9 +68,8 @@ class Origin:
                 return allocated_bytes(descriptor)
         if isinstance(record, Snapshot):
             return record.held_bytes
-        if record.quota_group:
-            own = directory.used_bytes(self.pool.fd, record.quota_group)
-            return own + record.borrowed_bytes
+        if record.quota_number:
+            return measure_volume(self.pool, record) + record.borrowed_bytes
         return 0
 
     def needs_background_copy(self, frozen_copy_s: float) -> bool:
@@ -145,12 +144,12 @@ class Taken:
     Attributes:
         moment_ns: When it was, in nanoseconds since the epoch.
         shared_bytes: Data shared with the origin; 0 for a copy.
-        quota_group: The level-1 quota group of a directory, or 0.
+        quota_number: What a directory is limited under, or 0.
     """
 
     moment_ns: int
     shared_bytes: int = 0
-    quota_group: int = 0
+    quota_number: int = 0
 
 
 def take_image(origin: Origin, folder: int, size_bytes: int, frozen_copy_s: float) -> Taken:
@@ -190,17 +189,13 @@ def take_directory(
 ) -> Taken:
     """Takes the subvolume of an origin into the open entry, synced."""
     moment_ns = time.time_ns()
-    group = 0
+    limits = origin.pool.limits
     with origin.folder() as source:
-        if read_only:
-            directory.snapshot_frozen(source, folder)
-        elif limited:
-            group = directory.snapshot_limited(source, folder, size_bytes)
-        else:
-            directory.snapshot_plain(source, folder)
-    directory.sync_filesystem_of(folder)
+        directory.snapshot(source, folder, read_only=read_only)
+    number = limits.hold_new(folder, size_bytes) if limited and limits is not None else 0
+    directory.make_durable(folder, subvolume=True)
     # Only now: btrfs charges what was written when it commits.
-    return Taken(moment_ns, origin.held_bytes(), group)
+    return Taken(moment_ns, origin.held_bytes(), number)
 
 
 def copy_image(

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 from csi.errors import InvalidRequest, NotFound, NotNow
 from csi.linux.copying import allocated_bytes
 from csi.model import Group, Kind, Record, Snapshot, Volume
-from csi.pool import directory, ids
+from csi.pool import ids
 from csi.pool.image import IMAGE_NAME, PARTIAL_NAME
 from csi.pool.pool import Pool
 from csi.pool.shelf import Shelf
@@ -164,13 +164,15 @@ def volume_entry(pool: Pool, volume: Volume) -> Entry:
 
 def is_backed(volume: Volume) -> bool:
     """Whether room is kept for a volume: a size that nothing enforces is no promise."""
-    return volume.kind is Kind.IMAGE or volume.quota_group != 0
+    return volume.kind is Kind.IMAGE or volume.quota_number != 0
 
 
 def measure_volume(pool: Pool, volume: Volume) -> int:
     """Returns the bytes that a volume has allocated for itself alone."""
     if volume.kind is Kind.DIRECTORY:
-        return directory.used_bytes(pool.fd, volume.quota_group) if volume.quota_group else 0
+        if pool.limits is None or not volume.quota_number:
+            return 0
+        return pool.limits.used_bytes(volume.quota_number)
     name = PARTIAL_NAME if volume.copying else IMAGE_NAME
     with pool.volumes.opened(ids.key_of(volume.id), name, os.O_RDONLY) as image:
         return max(0, allocated_bytes(image) - volume.borrowed_bytes)

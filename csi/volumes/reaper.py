@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from csi.linux.removal import remove_tree
-from csi.pool import directory
+from csi.pool.group_limits import forget_group_of
 from csi.pool.pool import Pool
 
 _log = logging.getLogger(__name__)
@@ -86,10 +86,8 @@ class Reaper:
 
     def _remove(self, pool: Pool, name: str) -> bool:
         with pool.trash_folder() as trash:
-            # The group goes first: once its subvolume is gone, nobody knows its number any more.
-            group = directory.quota_group_of(trash, name) if pool.features.subvolumes else 0
-            if group:
-                directory.forget_quota_group(trash, group)
+            if pool.features.subvolumes:
+                forget_group_of(trash, name)
             return remove_tree(
                 trash,
                 name,

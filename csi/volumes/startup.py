@@ -35,6 +35,7 @@ def recover(depot: Depot) -> None:
     """
     depot.pool.load()
     _report_damage(depot)
+    _report_unheld(depot)
     _abandon_unfinished(depot)
     _drop_memberless(depot)
     _count(depot)
@@ -48,6 +49,18 @@ def _report_damage(depot: Depot) -> None:
                 "an entry of the pool cannot be used and is left as it is",
                 extra={"pool": pool.name, "entry": f"{shelf.folder}/{key}", "reason": reason},
             )
+
+
+def _report_unheld(depot: Depot) -> None:
+    """Tells of a pool that was mounted without its quotas."""
+    pool = depot.pool
+    unheld = sum(volume.quota_number != 0 for volume in pool.volumes.values())
+    if pool.limits is None and unheld:
+        _log.error(
+            "directories are not held to their size: the pool's quotas are off; turn them on (xfs "
+            "and ext4: mount option prjquota) and restart the driver",
+            extra={"pool": pool.name, "volumes": unheld},
+        )
 
 
 def _abandon_unfinished(depot: Depot) -> None:

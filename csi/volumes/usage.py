@@ -42,7 +42,7 @@ class Usage:
         inodes = UsageFigures(
             total=usage.total_inodes, used=usage.used_inodes, available=usage.free_inodes
         )
-        if volume.kind is Kind.DIRECTORY and volume.quota_group:
+        if volume.kind is Kind.DIRECTORY and volume.quota_number and found.depot.pool.limits:
             return Stats(size=_quota_figures(found, usage.available_bytes), inodes=inodes)
         return Stats(
             size=UsageFigures(
