@@ -12,7 +12,7 @@ POOL ?=
 NODES ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo run test test-unit test-sanity test-cluster cluster cluster-down check \
+.PHONY: help env demo run test test-unit test-sanity test-crash test-cluster cluster cluster-down check \
 	format proto lock clean system-packages csi-sanity cluster-parts uv
 # A recipe that fails halfway must not leave a target that looks finished.
 .DELETE_ON_ERROR:
@@ -72,6 +72,9 @@ cluster-down: env ## Take that Kubernetes away with every trace
 # Beforehand, so that a long build shows how far it is; a cluster of the user's needs none.
 cluster-parts: env
 	@$(BIN)/python -m tests.cluster build
+
+test-crash: env ## The whole sweep of kills and faults (about an hour); make test has a sample
+	CRASH=whole nice $(BIN)/python -m pytest -q tests/crash $(ARGS)
 
 test-cluster: env $(if $(KUBECONFIG),,cluster-parts) ## The tests in that cluster, or in the one that KUBECONFIG names
 	$(BIN)/python -m pytest -v tests/cluster $(ARGS)
