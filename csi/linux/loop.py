@@ -37,6 +37,7 @@ _TRIES = 200
 _LOOK = os.O_RDONLY | os.O_NONBLOCK
 
 _UNBOUND = (errno.ENXIO, errno.ENODEV, errno.ENOENT)
+_DISK_GONE = (errno.EIO, errno.ESTALE, errno.ESHUTDOWN, errno.ENOTCONN, errno.EUCLEAN)
 _NAME = re.compile(r"loop([0-9]+)")
 
 
@@ -131,14 +132,14 @@ def find(device: int, inode: int, *, hint: int | None = None) -> list[LoopDevice
     `hint` is the number of a device that is looked at first: the one it was last time.
     """
     numbers = sorted(_bound_numbers(), key=lambda number: (number != hint, number))
-    found = (_status_unless_unbound(partial(_open_node, number, _LOOK)) for number in numbers)
+    found = (_status_if_known(number) for number in numbers)
     wanted = device, inode
     return [loop for loop in found if loop and (loop.backing_device, loop.backing_inode) == wanted]
 
 
 def bound() -> list[LoopDevice]:
     """Returns every loop device that has a file."""
-    found = (_status_unless_unbound(partial(_open_node, n, _LOOK)) for n in _bound_numbers())
+    found = (_status_if_known(number) for number in _bound_numbers())
     return [loop for loop in found if loop is not None]
 
 
@@ -262,6 +263,20 @@ def _status_unless_unbound(opened: Callable[[], int]) -> LoopDevice | None:
             os.close(fd)
     except OSError as error:
         if error.errno in _UNBOUND:
+            return None
+        raise
+
+
+def _status_if_known(number: int) -> LoopDevice | None:
+    """Is the status of loop N, or None also where the kernel cannot tell what file it is on.
+
+    It asks that file's filesystem, and one that has shut down or is gone answers EIO. Such a
+    device may be anybody's, and must not keep those on other disks from being found.
+    """
+    try:
+        return _status_unless_unbound(partial(_open_node, number, _LOOK))
+    except OSError as error:
+        if error.errno in _DISK_GONE:
             return None
         raise
 

@@ -66,8 +66,9 @@ class Grounds(Generic[T]):
 
     def spoil(self, key: str, failure: BaseException) -> None:
         """Takes away the one for a key, after a failure that it may still show."""
-        stack, _ = self._open.pop(key)
-        stack.__exit__(type(failure), failure, failure.__traceback__)
+        if key in self._open:
+            stack, _ = self._open.pop(key)
+            stack.__exit__(type(failure), failure, failure.__traceback__)
 
     def close(self) -> None:
         """Takes all away; what that finds fails."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from csi.linux import copying, loop
-from tests.disks import opened
+from tests.contract.node_fixtures import run
+from tests.disks import mounted_filesystem, opened
 
 pytestmark = pytest.mark.kernel
 
@@ -240,6 +241,28 @@ class TestSize:
         with pytest.raises(OSError, match="BLKGETSIZE64") as caught:
             loop.device_size(str(image))
         assert caught.value.errno == errno.ENOTTY
+
+
+def test_a_disk_that_is_gone_hides_no_device_on_another(
+    image: Path, attached: loop.Attached, tmp_path: Path
+) -> None:
+    status = image.stat()
+    with mounted_filesystem("xfs", tmp_path, 0) as disk:
+        lost = new_image(disk / "disk.img")
+        with opened(lost, os.O_RDWR) as file:
+            device = loop.attach(file, autoclear=True)
+        run("xfs_io", "-x", "-c", "shutdown", str(disk))
+        try:
+            with pytest.raises(OSError, match="LOOP_GET_STATUS64") as caught:
+                loop.status(device.device.path)
+            assert caught.value.errno == errno.EIO
+
+            found = loop.find(status.st_dev, status.st_ino)
+            bound = loop.bound()
+        finally:
+            device.close()
+    assert [one.path for one in found] == [attached.device.path]
+    assert attached.device.path in [one.path for one in bound]
 
 
 def test_flush_brings_to_the_file_what_was_written(image: Path, attached: loop.Attached) -> None:
