@@ -4,15 +4,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 UV_VERSION := 0.13.8
-# More arguments for pytest: make test-unit ARGS='-k locks -x'
+# More arguments for pytest: make test-unit ARGS='-k locks -x'; or for the bench.
 ARGS ?=
 # The folder of the pool that `make demo` and `make run` use; without it they make their own.
 POOL ?=
+# The socket of another driver for `make bench-peer`, such as unix:///run/other/csi.sock.
+PEER ?=
 # How many nodes `make cluster` starts.
 NODES ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo run test test-unit test-sanity test-crash test-cluster cluster cluster-down check \
+.PHONY: help env demo run bench bench-peer bench-packages test test-unit test-sanity test-crash \
+	test-cluster cluster cluster-down check \
 	format proto lock clean system-packages csi-sanity cluster-parts uv
 # A recipe that fails halfway must not leave a target that looks finished.
 .DELETE_ON_ERROR:
@@ -51,6 +54,16 @@ demo: env ## Take real volumes through their whole life (POOL=folder names a poo
 
 run: env ## Leave the driver serving until it is stopped (POOL=folder names a pool)
 	@$(BIN)/python -m demo --serve $(if $(POOL),--pool '$(POOL)')
+
+bench: env bench-packages ## Measure speed, memory and I/O (ARGS='--counts 0,10000'; POOL=folder)
+	@$(BIN)/python -m bench $(if $(POOL),--pool '$(POOL)') $(ARGS)
+
+bench-peer: env bench-packages ## The same in turns with another driver (PEER=unix:///its.sock)
+	@$(if $(PEER),,echo "name its socket: make bench-peer PEER=unix:///..."; exit 1;) \
+	$(BIN)/python -m bench --peer '$(PEER)' $(if $(POOL),--pool '$(POOL)') $(ARGS)
+
+bench-packages:
+	@PYTHON='$(PYTHON)' tools/system-packages bench
 
 ##### Tests and checks
 
