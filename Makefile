@@ -15,7 +15,7 @@ NODES ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo run bench bench-peer bench-packages test test-unit test-sanity test-crash \
-	test-cluster cluster cluster-down check \
+	test-security test-cluster cluster cluster-down check \
 	format proto lock clean system-packages csi-sanity cluster-parts uv
 # A recipe that fails halfway must not leave a target that looks finished.
 .DELETE_ON_ERROR:
@@ -88,6 +88,9 @@ cluster-parts: env
 
 test-crash: env ## The whole sweep of kills and faults (about an hour); make test has a sample
 	CRASH=whole nice $(BIN)/python -m pytest -q tests/crash $(ARGS)
+
+test-security: env ## Attacks: a million malformed requests, hostile tenants; make test has a sample
+	SECURITY=whole nice $(BIN)/python -m pytest -q tests/security $(ARGS)
 
 test-cluster: env $(if $(KUBECONFIG),,cluster-parts) ## The tests in that cluster, or in the one that KUBECONFIG names
 	$(BIN)/python -m pytest -v tests/cluster $(ARGS)
