@@ -7,7 +7,7 @@ Everything here is immutable and knows nothing of gRPC, of the kernel or of path
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Generic, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -109,6 +109,20 @@ class Parameters(Value, frozen=True, kw_only=True):
     thick: bool = False
 
 
+class Limits(Value, frozen=True, kw_only=True):
+    """What the pods of a volume may do in a second; 0 is no limit."""
+
+    read_iops: int = 0
+    write_iops: int = 0
+    read_bandwidth_bytes: int = 0
+    write_bandwidth_bytes: int = 0
+
+
+NO_LIMITS = Limits()
+LimitChanges = Mapping[str, int]
+"""New values by the names of the fields of `Limits`; what is left out keeps its value."""
+
+
 class Ephemeral(Value, frozen=True, kw_only=True):
     """The pod that an inline volume lives and dies with."""
 
@@ -123,6 +137,7 @@ class VolumeRequest(Value, frozen=True, kw_only=True):
     size: SizeRange
     capabilities: tuple[Capability, ...]
     parameters: Parameters
+    limits: LimitChanges = {}
     source: Source | None = None
     claim: Claim = Claim()
     requisite: tuple[dict[str, str], ...] = ()
@@ -155,6 +170,7 @@ class Volume(Record, frozen=True, kw_only=True):
     fs_type: str = ""
     parameters: Parameters
     capabilities: tuple[Capability, ...]
+    limits: Limits = NO_LIMITS
     source: Source | None = None
     claim: Claim = Claim()
     borrowed_bytes: int = 0

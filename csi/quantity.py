@@ -33,12 +33,17 @@ def parse_size(text: str, where: str) -> int:
     Raises:
         InvalidRequest: The text is no size, or it is zero or beyond what a file can have.
     """
-    match = _GRAMMAR.fullmatch(text)
-    if match is None:
+    size = find_quantity(text)
+    if size is None:
         raise InvalidRequest(
             f"{where} is {text[:64]!r}; it must be a size such as 1Gi, 500M or 1073741824"
         )
-    size = math.ceil(Fraction(match[1]) * _FACTORS[match[2]])
     if not 0 < size <= _LARGEST_BYTES:
         raise InvalidRequest(f"{where} is {text}; it must be above 0 and at most 8Ei")
     return size
+
+
+def find_quantity(text: str) -> int | None:
+    """Returns a whole number, a fraction rounded up; None where the text is no quantity."""
+    match = _GRAMMAR.fullmatch(text)
+    return None if match is None else math.ceil(Fraction(match[1]) * _FACTORS[match[2]])

@@ -28,6 +28,7 @@ CAPABILITIES = (
     _RPC.GET_VOLUME,
     _RPC.VOLUME_CONDITION,
     _RPC.SINGLE_NODE_MULTI_WRITER,
+    _RPC.MODIFY_VOLUME,
 )
 
 
@@ -86,6 +87,8 @@ class Controller:
         for key, value in responses.volume_context(volume).items():
             if not reason and request.volume_context.get(key, value) != value:
                 reason = f"volume_context has another {key} than the volume, which is {value}"
+        if not reason and volume.limits.replace(**question.limits) != volume.limits:
+            reason = "mutable_parameters has other limits than the volume"
         if reason:
             return csi_pb2.ValidateVolumeCapabilitiesResponse(message=responses.shortened(reason))
         return csi_pb2.ValidateVolumeCapabilitiesResponse(
@@ -135,8 +138,8 @@ class Controller:
     def controller_modify_volume(
         self, request: csi_pb2.ControllerModifyVolumeRequest
     ) -> csi_pb2.ControllerModifyVolumeResponse:
-        """Answers ControllerModifyVolume, though nothing can be modified and it is not offered."""
-        self._driver.lifecycle.get(requests.controller_modify(request))
+        """Answers ControllerModifyVolume."""
+        self._driver.lifecycle.modify(*requests.controller_modify(request))
         return csi_pb2.ControllerModifyVolumeResponse()
 
     def get_capacity(self, request: csi_pb2.GetCapacityRequest) -> csi_pb2.GetCapacityResponse:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from csi.errors import InvalidRequest, UnsupportedRequest
 from csi.model import Claim, InlineVolume, Kind, Parameters, SnapshotParameters
-from csi.quantity import parse_size
+from csi.quantity import find_quantity, parse_size
 
 KUBERNETES = "csi.storage.k8s.io/"
 FS_TYPE = f"{KUBERNETES}fstype"
@@ -23,6 +23,27 @@ FROZEN_COPY_MAX_S = 60.0
 _VOLUME_KEYS = ("allocation", "enforceSize", "kind", "pool", FS_TYPE)
 _SNAPSHOT_KEYS = ("frozenCopySeconds",)
 _INLINE_KEYS = ("class", "fsType", "size")
+
+
+class _Limit(NamedTuple):
+    """A limit that may be asked for: which field it is, and within which bounds."""
+
+    field: str
+    least: int
+    most: int
+    words: str
+
+
+# Below the least a workload would seem to hang, and could not even be killed meanwhile. The kernel
+# keeps operations in 32 bits; the most that a bandwidth may be is what a size may be.
+_IOPS = (10, (1 << 32) - 1, "a number of operations a second from 10 to 4294967295")
+_BANDWIDTH = (64 << 10, (1 << 63) - 1, "bytes a second such as 20Mi, at least 64Ki and at most 8Ei")
+_LIMITS = {
+    "readIOPS": _Limit("read_iops", *_IOPS),
+    "writeIOPS": _Limit("write_iops", *_IOPS),
+    "readBandwidth": _Limit("read_bandwidth_bytes", *_BANDWIDTH),
+    "writeBandwidth": _Limit("write_bandwidth_bytes", *_BANDWIDTH),
+}
 
 _SECONDS = re.compile(r"\d{1,3}(\.\d{1,6})?", re.ASCII)
 
@@ -55,13 +76,28 @@ def claim(given: Mapping[str, str]) -> Claim:
     )
 
 
-def check_mutable(given: Mapping[str, str]) -> None:
-    """Checks the parameters of a VolumeAttributesClass: so far there are none.
+def limit_changes(given: Mapping[str, str]) -> dict[str, int]:
+    """Returns what the parameters of a VolumeAttributesClass change in the limits of a volume.
 
     Raises:
-        UnsupportedRequest: There is one.
+        UnsupportedRequest: A key or a value is not known.
     """
-    _refuse_unknown("mutable parameter", given, ())
+    _refuse_unknown("mutable parameter", given, _LIMITS)
+    return {
+        limit.field: _limit_value(key, given[key], limit)
+        for key, limit in _LIMITS.items()
+        if key in given
+    }
+
+
+def _limit_value(key: str, text: str, limit: _Limit) -> int:
+    value = 0 if text == "max" else find_quantity(text)
+    if value is None or (value != 0 and not limit.least <= value <= limit.most):
+        raise UnsupportedRequest(
+            f"mutable parameter {key} is {text[:64]!r}; it must be {limit.words}, or 0 or max for "
+            "no limit"
+        )
+    return value
 
 
 def snapshot_parameters(given: Mapping[str, str]) -> SnapshotParameters:
@@ -114,8 +150,8 @@ def inline_volume(context: Mapping[str, str]) -> InlineVolume | None:
 def _refuse_unknown(what: str, given: Iterable[str], known: Collection[str]) -> None:
     for key in given:
         if key not in known and not key.startswith(KUBERNETES):
-            choice = f"known are {', '.join(known)}" if known else "none is supported"
-            raise UnsupportedRequest(f"{what} {key[:64]!r} is not known; {choice}")
+            choice = ", ".join(known)
+            raise UnsupportedRequest(f"{what} {key[:64]!r} is not known; known are {choice}")
 
 
 def _choice(given: Mapping[str, str], key: str, choices: Mapping[str, T], default: T) -> T:

@@ -6,11 +6,13 @@ come in the order of the calls in the proto file; those of Node are in `node_req
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import NamedTuple
 
 from csi.errors import InvalidRequest, UnsupportedRequest
 from csi.model import (
     Capability,
+    LimitChanges,
     Parameters,
     SizeRange,
     SnapshotParameters,
@@ -48,6 +50,7 @@ class Question(NamedTuple):
     volume_id: str
     capabilities: tuple[Capability, ...] = ()
     parameters: Parameters | None = None
+    limits: LimitChanges = MappingProxyType({})
     refusal: str = ""
 
 
@@ -84,6 +87,13 @@ class Growth(NamedTuple):
     capability: Capability | None
 
 
+class Modification(NamedTuple):
+    """What ControllerModifyVolume asks for."""
+
+    volume_id: str
+    limits: LimitChanges
+
+
 class GroupRequest(NamedTuple):
     """What CreateVolumeGroupSnapshot asks for."""
 
@@ -111,13 +121,14 @@ def create_volume(message: csi_pb2.CreateVolumeRequest) -> VolumeRequest:
         raise InvalidRequest("volume_capabilities is missing")
     if len({capability.access for capability in wanted}) > 1:
         raise InvalidRequest("volume_capabilities mixes block and mount; a volume is one of them")
-    parameters.check_mutable(message.mutable_parameters)
+    limits = parameters.limit_changes(message.mutable_parameters)
     has_size = message.HasField("capacity_range")
     return VolumeRequest(
         name=name,
         size=size_range(message.capacity_range) if has_size else SizeRange(),
         capabilities=wanted,
         parameters=parameters.volume_parameters(message.parameters),
+        limits=limits,
         source=_source(message),
         claim=parameters.claim(message.parameters),
         requisite=_requisite(message),
@@ -180,11 +191,11 @@ def validate(message: csi_pb2.ValidateVolumeCapabilitiesRequest) -> Question:
         raise InvalidRequest("volume_capabilities is missing")
     try:
         wanted = capabilities(message.volume_capabilities)
-        parameters.check_mutable(message.mutable_parameters)
+        limits = parameters.limit_changes(message.mutable_parameters)
         given = parameters.volume_parameters(message.parameters) if message.parameters else None
     except UnsupportedRequest as error:
         return Question(volume_id, refusal=str(error))
-    return Question(volume_id, wanted, given)
+    return Question(volume_id, wanted, given, limits)
 
 
 def list_volumes(message: csi_pb2.ListVolumesRequest) -> PageRequest:
@@ -255,11 +266,11 @@ def controller_get_volume(message: csi_pb2.ControllerGetVolumeRequest) -> str:
     return required(message, "volume_id")
 
 
-def controller_modify(message: csi_pb2.ControllerModifyVolumeRequest) -> str:
-    """Reads ControllerModifyVolumeRequest: the volume's id; nothing can be changed so far."""
-    volume_id = required(message, "volume_id")
-    parameters.check_mutable(message.mutable_parameters)
-    return volume_id
+def controller_modify(message: csi_pb2.ControllerModifyVolumeRequest) -> Modification:
+    """Reads ControllerModifyVolumeRequest."""
+    return Modification(
+        required(message, "volume_id"), parameters.limit_changes(message.mutable_parameters)
+    )
 
 
 def create_group(message: csi_pb2.CreateVolumeGroupSnapshotRequest) -> GroupRequest:

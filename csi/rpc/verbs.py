@@ -17,6 +17,7 @@ from csi.model import (
     Capability,
     CapacityFigures,
     Group,
+    LimitChanges,
     Page,
     Parameters,
     PublishRequest,
@@ -30,7 +31,7 @@ from csi.model import (
 
 
 class Lifecycle(Protocol):
-    """Volumes: made, found, listed, grown, deleted."""
+    """Volumes: made, found, listed, grown, limited, deleted."""
 
     def create(self, request: VolumeRequest) -> Volume:
         """Makes the volume, or finds that of an earlier try."""
@@ -40,6 +41,9 @@ class Lifecycle(Protocol):
 
     def expand(self, volume_id: str, size: SizeRange) -> Volume:
         """Makes room for a larger volume."""
+
+    def modify(self, volume_id: str, changes: LimitChanges) -> None:
+        """Changes the limits of a volume, also while it is in use."""
 
     def get(self, volume_id: str) -> Volume:
         """Returns a volume, or raises `NotFound`."""

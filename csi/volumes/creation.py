@@ -20,6 +20,7 @@ from csi.errors import (
     UnsupportedRequest,
 )
 from csi.model import (
+    NO_LIMITS,
     Access,
     Kind,
     Snapshot,
@@ -55,6 +56,7 @@ class Creation:
             OperationPending: The volume or its source is being worked on.
         """
         capabilities.check_capabilities(request.capabilities, request.parameters.kind)
+        self._tools.throttling.check(request.limits, request.parameters.kind)
         with self._tools.locks.exclusive(f"create:{request.name}", f"volume {request.name!r}"):
             found = self._tools.pools.find_volume_name(request.name)
             if found is not None:
@@ -162,6 +164,7 @@ class Creation:
             fs_type=fs_type,
             parameters=parameters,
             capabilities=request.capabilities,
+            limits=NO_LIMITS.replace(**request.limits),
             source=request.source,
             claim=request.claim,
             ephemeral=request.ephemeral,
@@ -299,6 +302,8 @@ def _difference(volume: Volume, request: VolumeRequest) -> str:
     asked, was = request.parameters, volume.parameters
     if asked.replace(pool="") != was.replace(pool=""):
         return "its parameters are others"
+    if volume.limits.replace(**request.limits) != volume.limits:
+        return "its mutable parameters are others"
     if volume.size_bytes < size.required_bytes:
         return f"it has {volume.size_bytes} bytes, fewer than asked"
     if size.limit_bytes and volume.size_bytes > size.limit_bytes:

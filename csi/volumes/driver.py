@@ -34,6 +34,7 @@ from csi.volumes.publishing import Publishing
 from csi.volumes.reaper import Reaper
 from csi.volumes.snapshots import Snapshots
 from csi.volumes.staging import Staging
+from csi.volumes.throttling import Throttling
 from csi.volumes.tools import Tools
 from csi.volumes.usage import Usage
 
@@ -41,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S = 60.0
 _TRY_WRITING_EVERY_S = 5.0
+_HOLD_LIMITS_EVERY_S = 1.0
 
 
 class Driver:
@@ -72,7 +74,16 @@ class Driver:
 
         locks = Locks()
         self._copies = Copies(self._pools, locks, self._jobs)
-        tools = Tools(settings, self._pools, locks, self._copies, self._allowances, self._reaper)
+        self._throttling = Throttling()
+        tools = Tools(
+            settings,
+            self._pools,
+            locks,
+            self._copies,
+            self._allowances,
+            self._reaper,
+            self._throttling,
+        )
         creation = Creation(tools)
         self.lifecycle = Lifecycle(tools, creation)
         self.attachments = Attachments(tools)
@@ -86,7 +97,7 @@ class Driver:
 
     def start(self) -> None:
         """Begins to read the pools, in the background; `is_ready` tells when that is done."""
-        for work in (self._recover, self._sweep, self._watch_pools):
+        for work in (self._recover, self._sweep, self._watch_pools, self._hold_limits):
             thread = threading.Thread(target=work, name=work.__name__, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -143,6 +154,7 @@ class Driver:
             for depot in self._pools.depots:
                 startup.recover(depot)
             self._allowances.ensure_all()
+            self._throttling.resume(self._pools)
             self._copies.resume()
         except (OSError, DriverError) as error:
             self._failure = f"the pools cannot be read: {error}"
@@ -168,6 +180,10 @@ class Driver:
                     self._unwritable.pop(pool.name, None)
             if self._closing.wait(_TRY_WRITING_EVERY_S):
                 return
+
+    def _hold_limits(self) -> None:
+        while not self._closing.wait(_HOLD_LIMITS_EVERY_S):
+            self._throttling.hold()
 
     def _sweep(self) -> None:
         while not self._closing.wait(_SWEEP_EVERY_S):

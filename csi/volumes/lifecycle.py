@@ -1,4 +1,4 @@
-"""What happens to a volume between its creation and its end: found, listed, grown, deleted."""
+"""What happens to a volume between its creation and its end: found, listed, changed, deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import os
 from collections.abc import Sequence
 
 from csi.errors import InUse, OperationPending
-from csi.model import Capability, Kind, Page, Parameters, SizeRange, Volume, VolumeRequest
+from csi.model import (
+    Capability,
+    Kind,
+    LimitChanges,
+    Page,
+    Parameters,
+    SizeRange,
+    Volume,
+    VolumeRequest,
+)
 from csi.pool import directory, image
 from csi.volumes import capabilities, paging, presence, sizes
 from csi.volumes.creation import Creation
@@ -108,6 +117,27 @@ class Lifecycle:
             depot.ledger.put(found.key, volume_entry(depot.pool, grown))
         return grown
 
+    def modify(self, volume_id: str, changes: LimitChanges) -> None:
+        """Changes the limits of a volume, also while pods use it; a repeat brings them into force.
+
+        Raises:
+            NotFound: There is no such volume.
+            UnsupportedRequest: It is a directory. Nothing has changed.
+            NotNow: Pods cannot be limited here. Nothing has changed.
+            OperationPending: It is being worked on or copied.
+            Unavailable: The kernel did not take them yet; the record has them.
+        """
+        found = self._tools.pools.get_volume(volume_id)
+        self._tools.throttling.check(changes, found.record.kind)
+        with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
+            depot, volume = self._tools.pools.get_volume(volume_id)
+            if volume.copying:
+                raise OperationPending(f"volume {volume.id} is still being copied; try again later")
+            limits = volume.limits.replace(**changes)
+            if limits != volume.limits:
+                volume = depot.pool.volumes.change(volume, limits=limits)
+            self._tools.throttling.change(Found(depot, volume))
+
     def unconfirmed(
         self, volume_id: str, wanted: Sequence[Capability], parameters: Parameters | None
     ) -> str:
@@ -137,7 +167,8 @@ class Lifecycle:
             return f"the data of the volume {what} pool {found.depot.pool.name!r}"
         if volume.kind is Kind.IMAGE and length < volume.size_bytes:
             return f"the image of the volume has {length} bytes and not {volume.size_bytes}"
-        return ""
+        problem = self._tools.throttling.problem(found.key)
+        return problem and f"the limits of the volume are not in force: {problem}"
 
 
 def _parameter_against(found: Found[Volume], asked: Parameters) -> str:

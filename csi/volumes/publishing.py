@@ -35,6 +35,7 @@ class Publishing:
             NotNow: It is not staged, or is published elsewhere and its mode allows one pod.
             AlreadyExists: It is there in another way, or something else is.
             OperationPending: It is being worked on.
+            Unavailable: It is there, and its pod cannot be held to its limits.
         """
         if request.inline is not None:
             self._inline.publish(request, request.inline)
@@ -47,6 +48,7 @@ class Publishing:
                 _publish_block(found, request)
             else:
                 _publish_filesystem(found, request)
+            self._tools.throttling.start(found)
 
     def unpublish(self, volume_id: str, path: str) -> None:
         """Takes a volume away from a target path and removes the path; repeats are fine.
@@ -64,6 +66,7 @@ class Publishing:
         depot, key = located
         with self._tools.locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
             take_away(volume_id, path, presence.look(depot.pool, key))
+            self._tools.throttling.leave(key, path)
             targets.remove_target(path)
             self._inline.end(depot, key)
 

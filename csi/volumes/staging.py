@@ -77,6 +77,7 @@ class Staging:
             if os.path.lexists(f"{path}/{DEVICE_NAME}"):
                 targets.remove_target(f"{path}/{DEVICE_NAME}")
             if not presence.look(depot.pool, key).mounts:
+                self._tools.throttling.end(key)
                 devices.let_go(depot.pool, key)
                 depot.ledger.settle(key)
 

@@ -10,6 +10,7 @@ from csi.volumes.copies import Copies
 from csi.volumes.locks import Locks
 from csi.volumes.pools import Pools
 from csi.volumes.reaper import Reaper
+from csi.volumes.throttling import Throttling
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Tools:
         copies: Background copies.
         allowances: The limits of directories.
         reaper: What frees deleted bytes.
+        throttling: The limits of volumes in use.
     """
 
     settings: Settings
@@ -31,3 +33,4 @@ class Tools:
     copies: Copies
     allowances: Allowances
     reaper: Reaper
+    throttling: Throttling

@@ -177,6 +177,11 @@ def controller_expand(
     )
 
 
+def modify(volume_id: str, limits: Mapping[str, str]) -> pb.ControllerModifyVolumeRequest:
+    """ControllerModifyVolume."""
+    return pb.ControllerModifyVolumeRequest(volume_id=volume_id, mutable_parameters=limits)
+
+
 def create_snapshot(
     name: str, volume_id: str, parameters: Mapping[str, str] | None = None
 ) -> pb.CreateSnapshotRequest:

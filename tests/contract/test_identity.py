@@ -62,6 +62,7 @@ def test_the_controller_offers_all_that_it_does(xfs_driver: Driver) -> None:
             rpc.GET_VOLUME,
             rpc.SINGLE_NODE_MULTI_WRITER,
             rpc.GET_SNAPSHOT,
+            rpc.MODIFY_VOLUME,
         ]
     )
 

@@ -22,8 +22,9 @@ VOLUME_BYTES = 1 * GIB
 EXPANDED_BYTES = 2 * GIB
 RUN_TIMEOUT_S = 540
 
-# Of the 95 cases of this version. Fewer would mean that a row tried less than it says.
-LEAST_CASES_RUN = 87
+# Of the 96 cases of this version its authors have disabled one. Fewer would mean that a row tried
+# less than it says.
+LEAST_CASES_RUN = 95
 
 # A limit that csi-sanity can reach; without one it skips that case.
 CONFIGURATION = """\
@@ -51,6 +52,9 @@ SECRETS = {
         "GetSnapshot",
     )
 }
+# What a VolumeAttributesClass has. A directory cannot be limited; no limits are what it has anyway.
+LIMITS = {"readIOPS": "5000", "writeIOPS": "5k", "readBandwidth": "200Mi", "writeBandwidth": "1G"}
+MUTABLE_PARAMETERS = {"image": LIMITS, "directory": dict.fromkeys(LIMITS, "max")}
 # What external-provisioner and external-snapshotter add when they are told to name the claim.
 VOLUME_METADATA = {
     "csi.storage.k8s.io/pvc/name": "claim",
@@ -141,6 +145,9 @@ def run_csi_sanity(
         "csi.testnodevolumeattachlimit": "true",
         "csi.secrets": _yaml(directory / "secrets.yaml", SECRETS),
         "csi.testvolumeparameters": _yaml(directory / "class.yaml", row.parameters),
+        "csi.testvolumemutableparameters": _yaml(
+            directory / "attributes.yaml", MUTABLE_PARAMETERS[row.kind] | VOLUME_METADATA
+        ),
         "csi.testsnapshotparameters": _yaml(directory / "snapshots.yaml", SNAPSHOT_METADATA),
         "ginkgo.json-report": report,
         "ginkgo.timeout": f"{RUN_TIMEOUT_S - 60}s",

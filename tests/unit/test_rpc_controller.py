@@ -54,7 +54,7 @@ def test_create_volume(running: Running) -> None:
         capacity_range=csi_pb2.CapacityRange(required_bytes=GIB, limit_bytes=2 * GIB),
         volume_capabilities=[mount_capability(fs_type="xfs")],
         parameters={"kind": "image", "csi.storage.k8s.io/pvc/name": "claim"},
-        mutable_parameters={"csi.storage.k8s.io/pvc/name": "claim"},
+        mutable_parameters={"csi.storage.k8s.io/pvc/name": "claim", "writeBandwidth": "20Mi"},
         volume_content_source=csi_pb2.VolumeContentSource(
             snapshot=csi_pb2.VolumeContentSource.SnapshotSource(snapshot_id="snap-0")
         ),
@@ -70,6 +70,7 @@ def test_create_volume(running: Running) -> None:
     assert asked.size == SizeRange(required_bytes=GIB, limit_bytes=2 * GIB)
     assert asked.capabilities == (WRITER.replace(fs_type="xfs"),)
     assert asked.claim.name == "claim"
+    assert asked.limits == {"write_bandwidth_bytes": 20 << 20}
     assert asked.source == Source(type=SourceType.SNAPSHOT, id="snap-0")
     assert asked.requisite == (TOPOLOGY,)
 
@@ -180,7 +181,7 @@ def test_validate_confirms_what_was_asked(running: Running) -> None:
         volume_capabilities=[mount_capability()],
         volume_context={"kind": "image", "somebody/else": "x"},
         parameters={"kind": "image"},
-        mutable_parameters={"csi.storage.k8s.io/pvc/name": "claim"},
+        mutable_parameters={"csi.storage.k8s.io/pvc/name": "claim", "readIOPS": "max"},
     )
     confirmed = client.controller.ValidateVolumeCapabilities(request).confirmed
     assert confirmed.volume_capabilities == request.volume_capabilities
@@ -207,6 +208,7 @@ def test_validate_without_parameters_asks_for_none(running: Running) -> None:
         ({"parameters": {"colour": "red"}}, "'colour'"),
         ({"parameters": {"kind": "tape"}}, "'tape'"),
         ({"mutable_parameters": {"iops": "1"}}, "'iops'"),
+        ({"mutable_parameters": {"readIOPS": "100"}}, "other limits"),
         ({"volume_context": {"kind": "directory"}}, "another kind"),
     ],
 )
@@ -274,11 +276,12 @@ def test_there_is_no_capacity_for_what_cannot_be(running: Running) -> None:
     assert driver.calls == []
 
 
-def test_modify_changes_nothing_yet_and_knows_the_volume(running: Running) -> None:
+def test_modify(running: Running) -> None:
     driver, client = running
     client.controller.ControllerModifyVolume(
         csi_pb2.ControllerModifyVolumeRequest(
-            volume_id="vol-1", mutable_parameters={"csi.storage.k8s.io/pvc/name": "claim"}
+            volume_id="vol-1",
+            mutable_parameters={"csi.storage.k8s.io/pvc/name": "claim", "readIOPS": "500"},
         )
     )
-    assert driver.calls == [("get", ("vol-1",))]
+    assert driver.calls == [("modify", ("vol-1", {"read_iops": 500}))]

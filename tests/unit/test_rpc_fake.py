@@ -25,6 +25,7 @@ from csi.model import (
     CapacityFigures,
     Group,
     Kind,
+    LimitChanges,
     Page,
     Parameters,
     Publication,
@@ -125,6 +126,9 @@ class FakeLifecycle:
     def expand(self, volume_id: str, size: SizeRange) -> Volume:
         self._script.run("expand", volume_id, size)
         return self._script.volume
+
+    def modify(self, volume_id: str, changes: LimitChanges) -> None:
+        self._script.run("modify", volume_id, changes)
 
     def get(self, volume_id: str) -> Volume:
         self._script.run("get", volume_id)

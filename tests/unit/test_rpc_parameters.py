@@ -63,11 +63,75 @@ def test_claim() -> None:
     assert parameters.claim({"csi.storage.k8s.io/pvc/name": "c"}) == Claim(name="c")
 
 
-def test_mutable_parameters() -> None:
-    parameters.check_mutable({})
-    parameters.check_mutable({"csi.storage.k8s.io/pvc/name": "claim"})
-    with pytest.raises(InvalidRequest, match="mutable parameter 'iops' is not known; none is"):
-        parameters.check_mutable({"iops": "1"})
+def test_limits() -> None:
+    assert parameters.limit_changes({}) == {}
+    assert parameters.limit_changes({"csi.storage.k8s.io/pvc/name": "claim"}) == {}
+    assert parameters.limit_changes(
+        {
+            "readIOPS": "500",
+            "writeIOPS": "1k",
+            "readBandwidth": "20Mi",
+            "writeBandwidth": "1.5M",
+            "csi.storage.k8s.io/pv/name": "pv",
+        }
+    ) == {
+        "read_iops": 500,
+        "write_iops": 1000,
+        "read_bandwidth_bytes": 20 << 20,
+        "write_bandwidth_bytes": 1_500_000,
+    }
+
+
+@pytest.mark.parametrize("text", ["0", "max", "0Mi"])
+@pytest.mark.parametrize(
+    ("key", "field"), [("readIOPS", "read_iops"), ("writeBandwidth", "write_bandwidth_bytes")]
+)
+def test_no_limit(key: str, field: str, text: str) -> None:
+    assert parameters.limit_changes({key: text}) == {field: 0}
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("readIOPS", "10"),
+        ("writeIOPS", "4294967295"),
+        ("readBandwidth", "64Ki"),
+        ("writeBandwidth", "9223372036854775807"),
+    ],
+)
+def test_the_bounds_of_limits_are_allowed(key: str, text: str) -> None:
+    assert parameters.limit_changes({key: text})
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("readIOPS", ""),
+        ("readIOPS", "9"),
+        ("readIOPS", "4294967296"),
+        ("writeIOPS", "-100"),
+        ("writeIOPS", "100/s"),
+        ("writeIOPS", "1e3"),
+        ("writeIOPS", "\N{ARABIC-INDIC DIGIT ONE}00"),
+        ("readBandwidth", "20MiB"),
+        ("readBandwidth", "20Mi/s"),
+        ("readBandwidth", "20 Mi"),
+        ("readBandwidth", "65535"),
+        ("writeBandwidth", "9223372036854775808"),
+        ("writeBandwidth", "MAX"),
+        ("writeBandwidth", "none"),
+    ],
+)
+def test_bad_limits(key: str, text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parameters.limit_changes({"writeIOPS": "100", key: text})
+    assert f"mutable parameter {key} is {text!r}; it must be " in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["iops", "readiops", "readIOPS ", "pool", ""])
+def test_unknown_limits(key: str) -> None:
+    with pytest.raises(InvalidRequest, match="is not known; known are readIOPS, writeIOPS, readB"):
+        parameters.limit_changes({key: "100"})
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("1", 1.0), ("0.25", 0.25), ("60", 60.0)])

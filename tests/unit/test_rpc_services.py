@@ -66,10 +66,7 @@ def test_capabilities(running: Running) -> None:
     client = running.client
     rpc = csi_pb2.ControllerServiceCapability.RPC.Type
     answer = client.controller.ControllerGetCapabilities(csi_pb2.ControllerGetCapabilitiesRequest())
-    assert {rpc.Name(one.rpc.type) for one in answer.capabilities} == set(rpc.keys()) - {
-        "UNKNOWN",
-        "MODIFY_VOLUME",
-    }
+    assert {rpc.Name(one.rpc.type) for one in answer.capabilities} == set(rpc.keys()) - {"UNKNOWN"}
     node_rpc = csi_pb2.NodeServiceCapability.RPC.Type
     node = client.node.NodeGetCapabilities(csi_pb2.NodeGetCapabilitiesRequest())
     assert {node_rpc.Name(one.rpc.type) for one in node.capabilities} == {
