@@ -15,7 +15,7 @@ NODES ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo run bench bench-peer bench-packages test test-unit test-sanity test-crash \
-	test-security test-cluster cluster cluster-down check \
+	test-security test-quota test-cluster cluster cluster-down check \
 	format proto lock clean system-packages csi-sanity cluster-parts uv
 # A recipe that fails halfway must not leave a target that looks finished.
 .DELETE_ON_ERROR:
@@ -67,14 +67,18 @@ bench-packages:
 
 ##### Tests and checks
 
-test: env csi-sanity ## All tests but those in a cluster: unit, contract, kernel, csi-sanity
-	$(BIN)/python -m pytest --ignore tests/cluster/cases $(ARGS)
+test: env csi-sanity ## All tests but those in a cluster or a guest: unit, contract, kernel, csi-sanity
+	$(BIN)/python -m pytest --ignore tests/cluster/cases --ignore tests/quota/cases $(ARGS)
 
 test-unit: env ## The tests that need neither root nor the kernel
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 test-sanity: env csi-sanity ## csi-sanity against every kind of volume and pool
 	$(BIN)/python -m pytest -v tests/sanity $(ARGS)
+
+test-quota: env csi-sanity ## Project quotas on xfs and ext4, in a kernel of their own
+	@tests/quota/system-packages
+	$(BIN)/python -m tests.quota $(ARGS)
 
 cluster: env ## Start a real Kubernetes here with the driver in it (NODES=3 for three)
 	@$(BIN)/python -m tests.cluster up --nodes $(NODES) --install

@@ -58,12 +58,19 @@ def _wrong_capacity(kubectl: Kubectl) -> str:
             size = _bytes(found) if found else -1
             if not least <= size <= most:
                 return f"{fs_type} on {driver.node}: {size}, not from {least} to {most}"
-        # Only btrfs with simple quotas holds directories to their size.
         directories = published.get((driver.node, shipped_class("directory")))
-        is_xfs = driver.run("stat", "-f", "-c", "%T", "/var/lib/csi-local-path").strip() == "xfs"
-        if is_xfs and directories and _bytes(directories) != 0:
+        if _is_xfs_without_quotas(driver) and directories and _bytes(directories) != 0:
             return f"directories on {driver.node}: {_bytes(directories)}, not 0"
     return ""
+
+
+def _is_xfs_without_quotas(driver: DriverPod) -> bool:
+    """Whether the pool holds no directory to its size."""
+    mounts = [line.split() for line in driver.run("cat", "/proc/mounts").splitlines()]
+    return any(
+        target == "/var/lib/csi-local-path" and fs_type == "xfs" and "prjquota" not in options
+        for _, target, fs_type, options, *_ in mounts
+    )
 
 
 def _promise(kubectl: Kubectl, driver: DriverPod) -> tuple[int, int]:
