@@ -256,6 +256,8 @@ class Stats(Value, frozen=True, kw_only=True):
 
     size: UsageFigures
     inodes: UsageFigures | None = None
+    problem: str = ""
+    """What is wrong with the volume, or nothing."""
 
 
 class CapacityFigures(Value, frozen=True, kw_only=True):

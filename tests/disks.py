@@ -9,6 +9,7 @@ from pathlib import Path
 
 from csi.linux import freeze, loop, mounts
 from csi.linux.filesystems import FILESYSTEMS, make_filesystem
+from csi.linux.loop_status import LoopDevice
 
 UNMOUNT_TIMEOUT_S = 10.0
 
@@ -39,7 +40,7 @@ def mounted_filesystem(fs_type: str, directory: Path, size_bytes: int) -> Iterat
 
 def mount_image(
     image: Path, target: Path, fs_type: str, *, options: tuple[str, ...] = ()
-) -> loop.LoopDevice:
+) -> LoopDevice:
     """Mounts an image file on a loop device that goes with the mount."""
     with (
         opened(image, os.O_RDWR) as file,

@@ -12,11 +12,11 @@ import os
 import re
 import stat
 import struct
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from csi.linux import syscalls
+from csi.linux.loop_status import AUTOCLEAR, DIRECT_IO, READ_ONLY, LoopDevice, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,45 +25,17 @@ if TYPE_CHECKING:
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 _LOOP_CLR_FD = 0x4C01
-_LOOP_GET_STATUS64 = 0x4C05
 _LOOP_SET_CAPACITY = 0x4C07
 _BLKGETSIZE64 = 0x80081272
 _BLKFLSBUF = 0x1261
 
-_READ_ONLY, _AUTOCLEAR, _DIRECT_IO = 1, 4, 16
-_STRUCT_CONFIG_BYTES, _STRUCT_INFO_BYTES = 304, 232
+_STRUCT_CONFIG_BYTES = 304
 _INFO_FLAGS_AT = 52
 _TRIES = 200
 _LOOK = os.O_RDONLY | os.O_NONBLOCK
 
 _UNBOUND = (errno.ENXIO, errno.ENODEV, errno.ENOENT)
-_DISK_GONE = (errno.EIO, errno.ESTALE, errno.ESHUTDOWN, errno.ENOTCONN, errno.EUCLEAN)
 _NAME = re.compile(r"loop([0-9]+)")
-
-
-@dataclass(frozen=True, slots=True)
-class LoopDevice:
-    """A loop device that has a file.
-
-    Attributes:
-        path: /dev/loopN.
-        number: N.
-        backing_device: st_dev of the file, as os.stat reports it.
-        backing_inode: st_ino of the file.
-        size_limit: Bytes of the file that show, 0 for all of it.
-        autoclear: It lets go of the file when the last that has it open or mounted is gone.
-        direct_io: It reads and writes the file past the page cache.
-        read_only: Nothing can be written through it.
-    """
-
-    path: str
-    number: int
-    backing_device: int
-    backing_inode: int
-    size_limit: int
-    autoclear: bool
-    direct_io: bool
-    read_only: bool
 
 
 class Attached:
@@ -115,7 +87,7 @@ def attach(
     """
     config = _config(file_fd, autoclear, read_only, direct_io, block_size)
     fd = _configure_free(config, os.O_RDONLY if read_only else os.O_RDWR)
-    attached = Attached(_read_status(fd), fd)
+    attached = Attached(read_status(fd), fd)
     try:
         _check(attached.device, read_only=read_only, direct_io=direct_io)
     except OSError:
@@ -132,14 +104,29 @@ def find(device: int, inode: int, *, hint: int | None = None) -> list[LoopDevice
     `hint` is the number of a device that is looked at first: the one it was last time.
     """
     numbers = sorted(_bound_numbers(), key=lambda number: (number != hint, number))
-    found = (_status_if_known(number) for number in numbers)
+    found = (_status_unless_unbound(partial(_open_node, number, _LOOK)) for number in numbers)
     wanted = device, inode
     return [loop for loop in found if loop and (loop.backing_device, loop.backing_inode) == wanted]
 
 
+def find_by_path(part: str) -> list[LoopDevice]:
+    """Returns every loop device over a file whose path has a part, removed files included.
+
+    A path tells less than an inode, but it is all that is left when a file is gone.
+    """
+    found = []
+    for number in _bound_numbers():
+        with contextlib.suppress(OSError):
+            with open(f"/sys/block/loop{number}/loop/backing_file", "rb") as attribute:
+                path = os.fsdecode(attribute.read())
+            if part in path:
+                found.append(_status_unless_unbound(partial(_open_node, number, _LOOK)))
+    return [loop for loop in found if loop is not None]
+
+
 def bound() -> list[LoopDevice]:
     """Returns every loop device that has a file."""
-    found = (_status_if_known(number) for number in _bound_numbers())
+    found = (_status_unless_unbound(partial(_open_node, n, _LOOK)) for n in _bound_numbers())
     return [loop for loop in found if loop is not None]
 
 
@@ -196,7 +183,7 @@ def _config(
     file_fd: int, autoclear: bool, read_only: bool, direct_io: bool, block_size: int
 ) -> bytearray:
     """Fills struct loop_config: descriptor, block size, struct loop_info64, reserved words."""
-    flags = autoclear * _AUTOCLEAR | read_only * _READ_ONLY | direct_io * _DIRECT_IO
+    flags = autoclear * AUTOCLEAR | read_only * READ_ONLY | direct_io * DIRECT_IO
     config = bytearray(_STRUCT_CONFIG_BYTES)
     struct.pack_into("=II", config, 0, file_fd, block_size)
     struct.pack_into("=I", config, 8 + _INFO_FLAGS_AT, flags)
@@ -230,22 +217,6 @@ def _configure_free(config: bytearray, flags: int) -> int:
     raise OSError(errno.EBUSY, "no free loop device could be had", "/dev/loop-control")
 
 
-def _read_status(fd: int) -> LoopDevice:
-    info = bytearray(_STRUCT_INFO_BYTES)
-    syscalls.ioctl(fd, _LOOP_GET_STATUS64, info, name="LOOP_GET_STATUS64")
-    device, inode, _, _, limit, number, _, _, flags = struct.unpack_from("=5Q4I", info)
-    return LoopDevice(
-        path=f"/dev/loop{number}",
-        number=number,
-        backing_device=device,
-        backing_inode=inode,
-        size_limit=limit,
-        autoclear=bool(flags & _AUTOCLEAR),
-        direct_io=bool(flags & _DIRECT_IO),
-        read_only=bool(flags & _READ_ONLY),
-    )
-
-
 def _bound_numbers() -> Iterator[int]:
     """The numbers of the devices that have a file: only those carry attributes of a loop."""
     for name in os.listdir("/sys/block"):
@@ -258,25 +229,11 @@ def _status_unless_unbound(opened: Callable[[], int]) -> LoopDevice | None:
     try:
         fd = opened()
         try:
-            return _read_status(fd)
+            return read_status(fd)
         finally:
             os.close(fd)
     except OSError as error:
         if error.errno in _UNBOUND:
-            return None
-        raise
-
-
-def _status_if_known(number: int) -> LoopDevice | None:
-    """Is the status of loop N, or None also where the kernel cannot tell what file it is on.
-
-    It asks that file's filesystem, and one that has shut down or is gone answers EIO. Such a
-    device may be anybody's, and must not keep those on other disks from being found.
-    """
-    try:
-        return _status_unless_unbound(partial(_open_node, number, _LOOK))
-    except OSError as error:
-        if error.errno in _DISK_GONE:
             return None
         raise
 

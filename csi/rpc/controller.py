@@ -103,12 +103,13 @@ class Controller:
     def list_volumes(self, request: csi_pb2.ListVolumesRequest) -> csi_pb2.ListVolumesResponse:
         """Answers ListVolumes."""
         wanted = requests.list_volumes(request)
-        lifecycle, topology = self._driver.lifecycle, self._driver.topology
-        page = lifecycle.page(wanted.token, _page_size(wanted.limit))
+        topology = self._driver.topology
+        page = self._driver.lifecycle.page(wanted.token, _page_size(wanted.limit))
+        problems = self._driver.conditions.of(page.items)
         return csi_pb2.ListVolumesResponse(
             entries=[
-                responses.listed_volume(volume, topology, lifecycle.condition(volume))
-                for volume in page.items
+                responses.listed_volume(volume, topology, problem)
+                for volume, problem in zip(page.items, problems, strict=True)
             ],
             next_token=page.next_token,
         )
@@ -117,9 +118,8 @@ class Controller:
         self, request: csi_pb2.ControllerGetVolumeRequest
     ) -> csi_pb2.ControllerGetVolumeResponse:
         """Answers ControllerGetVolume."""
-        lifecycle = self._driver.lifecycle
-        volume = lifecycle.get(requests.controller_get_volume(request))
-        problem = lifecycle.condition(volume)
+        volume = self._driver.lifecycle.get(requests.controller_get_volume(request))
+        (problem,) = self._driver.conditions.of([volume])
         return responses.found_volume(volume, self._driver.topology, problem)
 
     def controller_expand_volume(

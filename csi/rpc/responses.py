@@ -114,7 +114,9 @@ def stats(figures: Stats) -> csi_pb2.NodeGetVolumeStatsResponse:
     usage = [_usage(figures.size, csi_pb2.VolumeUsage.BYTES)]
     if figures.inodes is not None:
         usage.append(_usage(figures.inodes, csi_pb2.VolumeUsage.INODES))
-    return csi_pb2.NodeGetVolumeStatsResponse(usage=usage)
+    return csi_pb2.NodeGetVolumeStatsResponse(
+        usage=usage, volume_condition=condition(figures.problem)
+    )
 
 
 def _usage(figures: UsageFigures, unit: csi_pb2.VolumeUsage.Unit.ValueType) -> csi_pb2.VolumeUsage:

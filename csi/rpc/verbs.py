@@ -56,8 +56,12 @@ class Lifecycle(Protocol):
     ) -> str:
         """Returns why a volume cannot be used as wanted, or nothing if it can."""
 
-    def condition(self, volume: Volume) -> str:
-        """Returns what is wrong with a volume, or nothing."""
+
+class Conditions(Protocol):
+    """Whether volumes are in order."""
+
+    def of(self, volumes: Sequence[Volume]) -> Sequence[str]:
+        """Returns what is wrong with each volume, or nothing where it is in order."""
 
 
 class Attachments(Protocol):
@@ -143,7 +147,7 @@ class Mounts(Protocol):
         """Undoes publishing, and removes the target."""
 
     def stats(self, volume_id: str, volume_path: str) -> Stats:
-        """Returns how full a volume is."""
+        """Returns how full a volume is, and what is wrong with it."""
 
     def expand(self, volume_id: str, volume_path: str, size: SizeRange) -> int:
         """Grows a volume on this node and returns its size in bytes."""
@@ -174,6 +178,10 @@ class Driver(Protocol):
     @property
     def lifecycle(self) -> Lifecycle:
         """The verbs on volumes."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """Whether volumes are in order."""
 
     @property
     def attachments(self) -> Attachments:

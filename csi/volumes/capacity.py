@@ -127,6 +127,21 @@ class Ledger:
         with self._guard:
             return self._available(self._usage())
 
+    def shortage(self) -> str:
+        """Returns how the pool is running out of the room that it has promised, or nothing.
+
+        Where more was promised than there is, that alone is no shortage.
+        """
+        with self._guard:
+            usage = self._usage()
+            self._measure_all()
+            free, owed = usage.available_bytes, self._outstanding
+            if free < self._margin(usage):
+                return f"is nearly full: {free} bytes are free"
+            if self._ratio <= 1 and free < owed:
+                return f"has lost promised room to others: {free} bytes are free, {owed} owed"
+        return ""
+
     def _check(self, size_bytes: int, present_bytes: int, *, backed: bool) -> None:
         usage = self._usage()
         # However freely promised, one volume cannot be larger than what could be free.
@@ -143,16 +158,21 @@ class Ledger:
             )
 
     def _available(self, usage: FilesystemUsage) -> int:
-        for key, measure in list(self._live.items()):
-            self._measure(key, measure)
-        margin = self._margin_bytes
-        if margin is None:
-            margin = default_margin(usage.total_bytes)
-        free = usage.available_bytes - int(self._outstanding / self._ratio) - margin
+        self._measure_all()
+        owed = int(self._outstanding / self._ratio)
+        free = usage.available_bytes - owed - self._margin(usage)
         return max(0, min(self._unpromised(usage), free))
+
+    def _margin(self, usage: FilesystemUsage) -> int:
+        margin = self._margin_bytes
+        return default_margin(usage.total_bytes) if margin is None else margin
 
     def _unpromised(self, usage: FilesystemUsage) -> int:
         return max(0, int(usage.total_bytes * self._ratio) - self._promised)
+
+    def _measure_all(self) -> None:
+        for key, measure in list(self._live.items()):
+            self._measure(key, measure)
 
     def _measure(self, key: str, measure: Callable[[], int]) -> None:
         entry = self._entries.get(key)

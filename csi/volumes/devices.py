@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from csi.errors import NotNow, Unavailable
 from csi.linux import loop, mounts
 from csi.linux.growth import grow_mounted, grow_unmounted_ext4
-from csi.linux.loop import LoopDevice
+from csi.linux.loop_status import LoopDevice
 from csi.linux.superblock import filesystem_bytes
 from csi.model import Capability, Kind, Volume
 from csi.pool.directory import DATA_NAME

@@ -22,6 +22,7 @@ from csi.volumes import sizes, startup
 from csi.volumes.allowances import Allowances
 from csi.volumes.attachments import Attachments
 from csi.volumes.changed_blocks import ChangedBlocks
+from csi.volumes.conditions import Conditions
 from csi.volumes.copies import Copies
 from csi.volumes.creation import Creation, matches
 from csi.volumes.groups import Groups
@@ -37,6 +38,7 @@ from csi.volumes.staging import Staging
 from csi.volumes.throttling import Throttling
 from csi.volumes.tools import Tools
 from csi.volumes.usage import Usage
+from csi.volumes.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Driver:
         node_id: This node.
         topology: The segments that say so to the scheduler.
         max_volumes: How many volumes may be published here; 0 is no limit.
-        lifecycle, attachments, snapshots, groups, changed_blocks, mounts: The verbs.
+        lifecycle, attachments, snapshots, groups, changed_blocks, conditions, mounts: The verbs.
     """
 
     def __init__(self, settings: Settings, depots: Sequence[Depot]) -> None:
@@ -69,7 +71,7 @@ class Driver:
         self._ready = threading.Event()
         self._closing = threading.Event()
         self._failure = ""
-        self._unwritable: dict[str, str] = {}
+        self._watch = Watch(depots)
         self._threads: list[threading.Thread] = []
 
         locks = Locks()
@@ -90,9 +92,12 @@ class Driver:
         self.snapshots = Snapshots(tools)
         self.groups = Groups(tools)
         self.changed_blocks = ChangedBlocks(tools)
+        self.conditions = Conditions(self._pools, self._watch, self._throttling)
         self._inline = Inline(tools, creation, self.lifecycle)
         self.mounts = Mounts(
-            Staging(tools), Publishing(tools, self._inline), Usage(tools, self.lifecycle)
+            Staging(tools),
+            Publishing(tools, self._inline),
+            Usage(tools, self.lifecycle, self.conditions),
         )
 
     def start(self) -> None:
@@ -120,9 +125,9 @@ class Driver:
         Raises:
             PoolUnavailable: A pool cannot be read or written.
         """
-        problem = self._failure or next(iter(self._unwritable.values()), "")
-        if problem:
-            raise PoolUnavailable(problem)
+        if self._failure:
+            raise PoolUnavailable(self._failure)
+        self._watch.check()
 
     def capacity(
         self, parameters: Parameters, segments: Mapping[str, str] | None
@@ -167,17 +172,7 @@ class Driver:
 
     def _watch_pools(self) -> None:
         while True:
-            for depot in self._pools.depots:
-                pool = depot.pool
-                try:
-                    pool.try_writing()
-                except OSError as error:
-                    reason = f"pool {pool.name!r} at {pool.path} takes no writes: {error.strerror}"
-                    if pool.name not in self._unwritable:
-                        _log.error("a pool takes no writes", extra={"reason": reason})
-                    self._unwritable[pool.name] = reason
-                else:
-                    self._unwritable.pop(pool.name, None)
+            self._watch.look(counted=self.is_ready())
             if self._closing.wait(_TRY_WRITING_EVERY_S):
                 return
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Sequence
 
 from csi.errors import InUse, OperationPending
@@ -149,26 +147,6 @@ class Lifecycle:
         found = self._tools.pools.get_volume(volume_id)
         reason = "" if parameters is None else _parameter_against(found, parameters)
         return reason or capabilities.reason_against(found.record, wanted)
-
-    def condition(self, volume: Volume) -> str:
-        """Returns what is wrong with a volume, or nothing."""
-        found = self._tools.pools.find_volume(volume.id)
-        if found is None:
-            return "the volume was deleted meanwhile"
-        if volume.copying:
-            return ""
-        data = directory.DATA_NAME if volume.kind is Kind.DIRECTORY else image.IMAGE_NAME
-        try:
-            with found.depot.pool.volumes.opened(found.key, data, image.PATH_ONLY) as descriptor:
-                length = os.fstat(descriptor).st_size
-        except OSError as error:
-            missing = error.errno == errno.ENOENT
-            what = "is missing from" if missing else f"cannot be read ({error.strerror}) in"
-            return f"the data of the volume {what} pool {found.depot.pool.name!r}"
-        if volume.kind is Kind.IMAGE and length < volume.size_bytes:
-            return f"the image of the volume has {length} bytes and not {volume.size_bytes}"
-        problem = self._tools.throttling.problem(found.key)
-        return problem and f"the limits of the volume are not in force: {problem}"
 
 
 def _parameter_against(found: Found[Volume], asked: Parameters) -> str:

@@ -7,16 +7,23 @@ alone and not its record, so that a volume whose record is damaged can still be 
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from csi.linux import loop, mounts
-from csi.linux.loop import LoopDevice
+from csi.linux.faults import BROKEN
+from csi.linux.loop_status import LoopDevice
 from csi.linux.mounts import Mount
 from csi.pool.directory import DATA_NAME
 from csi.pool.image import IMAGE_NAME, PATH_ONLY
 from csi.pool.pool import Pool
+
+_DELETED = "//deleted"
+"""What the mount table puts behind a file or directory that was removed."""
+_LOOP_NODE = re.compile(rf"(/loop\d+)(?:{_DELETED})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +48,21 @@ class Presence:
 
     def at(self, path: str) -> Mount | None:
         """Returns what shows at a path if that is this volume, else None."""
-        stack = self._stack(path)
-        return stack[0] if stack and stack[0] in self.mounts else None
+        top = self.top(path)
+        return top if top in self.mounts else None
+
+    def top(self, path: str) -> Mount | None:
+        """Returns what shows at a path, whosever it is."""
+        return next(iter(self._stack(path)), None)
 
     def layers_at(self, path: str) -> int:
-        """Returns how many mounts of this volume lie on top at a path, one on the other."""
+        """Returns how many mounts of this volume lie on top at a path, one on the other.
+
+        The node of a loop device that somebody has detached counts: it shows nothing any more.
+        """
         layers = 0
         for mount in self._stack(path):
-            if mount not in self.mounts:
+            if mount not in self.mounts and not has_lost_file(mount):
                 break
             layers += 1
         return layers
@@ -71,24 +85,45 @@ def look(pool: Pool, key: str) -> Presence:
     devices = loops_of(pool, key)
     base, root = pool.place
     directory = f"{root}/{pool.volumes.folder}/{key}/{DATA_NAME}"
+    directories = (directory, f"{directory}{_DELETED}")
     paths = {device.path for device in devices}
-    nodes = {f"/{os.path.basename(path)}" for path in paths}
     table = mounts.read_mounts()
     shown = tuple(
         mount
         for mount in table
         if (mount.source in paths and mount.root == "/")
-        or (mount.device == base and mount.root == directory)
-        or (mount.root in nodes and mount.fs_type == "devtmpfs")
+        or (mount.device == base and mount.root in directories)
+        or loop_of(mount) in paths
     )
     return Presence(tuple(devices), shown, table)
 
 
 def loops_of(pool: Pool, key: str) -> list[LoopDevice]:
-    """Returns the loop devices over a volume's image, known by device and inode of the file."""
+    """Returns the loop devices over a volume's image, known by device and inode of the file.
+
+    Where somebody has removed the image, or the pool's disk has failed, they are known by the path
+    that it had, so that the volume can still be let go of.
+    """
     try:
         with pool.volumes.opened(key, IMAGE_NAME, PATH_ONLY) as image:
             status = os.fstat(image)
-    except FileNotFoundError:
-        return []
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, *BROKEN):
+            raise
+        return loop.find_by_path(f"/{pool.volumes.folder}/{key}/")
     return loop.find(status.st_dev, status.st_ino)
+
+
+def loop_of(mount: Mount) -> str:
+    """Returns the loop device whose node a mount shows, or nothing if it shows something else."""
+    node = _LOOP_NODE.fullmatch(mount.root) if mount.fs_type == "devtmpfs" else None
+    return f"/dev{node[1]}" if node else ""
+
+
+def has_lost_file(mount: Mount) -> bool:
+    """Whether a mount shows the node of a loop device that was detached, or removed altogether.
+
+    One that has another file by now cannot be told from a stranger's.
+    """
+    device = loop_of(mount)
+    return bool(device) and (mount.root.endswith(_DELETED) or loop.status(device) is None)

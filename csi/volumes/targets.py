@@ -13,6 +13,8 @@ import stat
 from collections.abc import Callable, Iterator
 
 from csi.errors import InvalidRequest, NotNow
+from csi.linux import mounts
+from csi.linux.faults import BROKEN
 from csi.linux.paths import is_mount_root
 
 _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -87,7 +89,11 @@ def is_mounted(path: str) -> bool:
     except OSError as error:
         if error.errno in _ABSENT:
             return False
-        raise
+        if error.errno not in BROKEN:
+            raise
+    # A filesystem that has failed does not even tell that; it has to be unmounted all the same.
+    wanted = os.path.realpath(path)
+    return any(mount.target == wanted for mount in mounts.read_mounts())
 
 
 def remove_target(path: str) -> None:

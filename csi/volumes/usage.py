@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
-from csi.errors import NotFound
+from csi.errors import NotFound, NotNow
 from csi.linux import loop
 from csi.linux.copying import allocated_bytes
+from csi.linux.faults import BROKEN
+from csi.linux.mounts import Mount
 from csi.linux.usage import filesystem_usage
 from csi.model import Access, Kind, SizeRange, Stats, UsageFigures, Volume
 from csi.pool.image import IMAGE_NAME
+from csi.pool.pool import Pool
 from csi.volumes import devices, presence
 from csi.volumes.allowances import allowance
-from csi.volumes.devices import opened_mount
+from csi.volumes.conditions import Conditions
 from csi.volumes.lifecycle import Lifecycle
 from csi.volumes.pools import Found, measure_volume
+from csi.volumes.presence import has_lost_file, loop_of
 from csi.volumes.staging import DEVICE_NAME
 from csi.volumes.tools import Tools
 
@@ -22,33 +27,43 @@ from csi.volumes.tools import Tools
 class Usage:
     """The two verbs."""
 
-    def __init__(self, tools: Tools, lifecycle: Lifecycle) -> None:
+    def __init__(self, tools: Tools, lifecycle: Lifecycle, conditions: Conditions) -> None:
         self._tools = tools
         self._lifecycle = lifecycle
+        self._conditions = conditions
 
     def stats(self, volume_id: str, path: str) -> Stats:
-        """Returns how full a volume is, by the kernel's figures.
+        """Returns how full a volume is, by the kernel's figures, and what is wrong with it.
 
         Raises:
             NotFound: There is no such volume, or it is not at that path.
         """
-        found = self._tools.pools.get_volume(volume_id)
-        _check_at(found, path)
-        volume = found.record
-        if volume.access is Access.BLOCK:
-            return _block_stats(found)
-        with opened_mount(path) as mount:
-            usage = filesystem_usage(mount)
-        inodes = UsageFigures(
-            total=usage.total_inodes, used=usage.used_inodes, available=usage.free_inodes
-        )
-        if volume.kind is Kind.DIRECTORY and volume.quota_number and found.depot.pool.limits:
-            return Stats(size=_quota_figures(found, usage.available_bytes), inodes=inodes)
-        return Stats(
-            size=UsageFigures(
-                total=usage.total_bytes, used=usage.used_bytes, available=usage.available_bytes
-            ),
-            inodes=inodes,
+        try:
+            found = self._tools.pools.get_volume(volume_id)
+        except NotNow as damage:
+            return self._stats_without_record(volume_id, path, damage)
+        mount = _find_at(found, path)
+        if found.record.access is Access.BLOCK:
+            stats = _block_stats(found.depot.pool, found.key, found.record.size_bytes)
+        else:
+            stats = _filesystem_stats(path)
+            if found.record.quota_number and found.depot.pool.limits:
+                figures = _quota_figures(found, stats.size.available)
+                stats = stats.replace(size=figures)
+        return stats.replace(problem=self._conditions.at(found, mount))
+
+    def _stats_without_record(self, volume_id: str, path: str, damage: NotNow) -> Stats:
+        """Returns what can be told of a volume that is in use and whose record is damaged."""
+        located = self._tools.pools.locate_volume(volume_id)
+        if located is None:
+            raise damage
+        depot, key = located
+        mount = presence.look(depot.pool, key).at(path)
+        if mount is None:
+            raise damage
+        stats = _block_stats(depot.pool, key, 0) if loop_of(mount) else _filesystem_stats(path)
+        return stats.replace(
+            problem=f"the record of volumes/{key} is damaged; repair it or move it away"
         )
 
     def expand(self, volume_id: str, path: str, size: SizeRange) -> int:
@@ -66,25 +81,60 @@ class Usage:
         found = self._tools.pools.get_volume(volume_id)
         with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
             found = self._tools.pools.get_volume(volume_id)
-            _check_at(found, path)
+            _find_at(found, path)
             volume = self._lifecycle.expand_locked(found, size)
             if volume.kind is Kind.IMAGE:
                 devices.grow_in_use(found.depot.pool, volume, found.key)
             return volume.size_bytes
 
 
-def _check_at(found: Found[Volume], path: str) -> None:
+def _find_at(found: Found[Volume], path: str) -> Mount:
+    """Returns the volume's mount at a path.
+
+    Raises:
+        NotFound: It is not there.
+    """
     present = presence.look(found.depot.pool, found.key)
-    if not any(present.at(place) for place in (path, f"{path}/{DEVICE_NAME}")):
-        raise NotFound(f"volume {found.record.id} is not at {path!r}")
+    places = (path, f"{path}/{DEVICE_NAME}")
+    for place in places:
+        mount = present.at(place)
+        if mount is not None:
+            return mount
+    for place in places if found.record.access is Access.BLOCK else ():
+        mount = present.top(place)
+        if mount is not None and has_lost_file(mount):
+            return mount
+    raise NotFound(f"volume {found.record.id} is not at {path!r}")
 
 
-def _block_stats(found: Found[Volume]) -> Stats:
-    pool = found.depot.pool
-    with pool.volumes.opened(found.key, IMAGE_NAME, os.O_RDONLY) as image:
-        allocated = allocated_bytes(image)
-    present = presence.loops_of(pool, found.key)
-    total = loop.device_size(present[0].path) if present else found.record.size_bytes
+def _filesystem_stats(path: str) -> Stats:
+    # By path alone: the root of a filesystem that has shut down cannot be opened for reading.
+    mount = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        usage = filesystem_usage(mount)
+    finally:
+        os.close(mount)
+    inodes = UsageFigures(
+        total=usage.total_inodes, used=usage.used_inodes, available=usage.free_inodes
+    )
+    return Stats(
+        size=UsageFigures(
+            total=usage.total_bytes, used=usage.used_bytes, available=usage.available_bytes
+        ),
+        inodes=inodes,
+    )
+
+
+def _block_stats(pool: Pool, key: str, size_bytes: int) -> Stats:
+    try:
+        with pool.volumes.opened(key, IMAGE_NAME, os.O_RDONLY) as image:
+            allocated = allocated_bytes(image)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, *BROKEN):
+            raise
+        allocated = 0  # it is gone, or its disk; the volume's condition says so
+    present = presence.loops_of(pool, key)
+    total = loop.device_size(present[0].path) if present else size_bytes
     used = min(allocated, total)
     return Stats(size=UsageFigures(total=total, used=used, available=total - used))
 

@@ -144,8 +144,13 @@ class FakeLifecycle:
         self._script.run("unconfirmed", volume_id, wanted, parameters)
         return self._script.problem
 
-    def condition(self, volume: Volume) -> str:
-        return self._script.problem
+
+class FakeConditions:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def of(self, volumes: Sequence[Volume]) -> list[str]:
+        return [self._script.problem for _ in volumes]
 
 
 class FakeAttachments:
@@ -259,6 +264,7 @@ class FakeMounts:
         return Stats(
             size=UsageFigures(total=100, used=40, available=60),
             inodes=UsageFigures(total=10, used=4, available=6),
+            problem=self._script.problem,
         )
 
     def expand(self, volume_id: str, volume_path: str, size: SizeRange) -> int:
@@ -278,6 +284,7 @@ class FakeDriver:
         self.ready = True
         self.sickness: DriverError | None = None
         self.lifecycle = FakeLifecycle(self.script)
+        self.conditions = FakeConditions(self.script)
         self.attachments = FakeAttachments(self.script)
         self.snapshots = FakeSnapshots(self.script)
         self.groups = FakeGroups(self.script)

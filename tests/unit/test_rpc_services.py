@@ -73,6 +73,7 @@ def test_capabilities(running: Running) -> None:
         "STAGE_UNSTAGE_VOLUME",
         "GET_VOLUME_STATS",
         "EXPAND_VOLUME",
+        "VOLUME_CONDITION",
         "SINGLE_NODE_MULTI_WRITER",
     }
     group = client.group.GroupControllerGetCapabilities(
