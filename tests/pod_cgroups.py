@@ -68,14 +68,20 @@ class PodGroup:
         return group
 
     def rule_file(self, group: Path, what: str) -> Path:
-        """Where the kernel takes rules for `write_iops` and the like."""
-        return group / ("io.max" if self._version == 2 else f"blkio.throttle.{what}_device")
+        """Where the kernel takes the rules that hold a group, for `write_iops` and the like."""
+        if self._version == 2:
+            return self.path / "io.max"
+        return group / f"blkio.throttle.{what}_device"
 
     def rules(self, group: Path, device: str) -> dict[str, str]:
-        """What the kernel has in force for a device (`major:minor`) in a group, by file."""
+        """What the kernel has in force for a device (`major:minor`) in a group, by file.
+
+        With version 2 what is in force for the pod is so in all groups below its own.
+        """
         found = {}
+        holder = self.path if self._version == 2 else group
         for name in _RULES[self._version]:
-            for line in (group / name).read_text(encoding="ascii").splitlines():
+            for line in (holder / name).read_text(encoding="ascii").splitlines():
                 numbers, _, rule = line.partition(" ")
                 if numbers == device:
                     found[name] = rule
