@@ -76,7 +76,7 @@ test-unit: env ## The tests that need neither root nor the kernel
 test-sanity: env csi-sanity ## csi-sanity against every kind of volume and pool
 	$(BIN)/python -m pytest -v tests/sanity $(ARGS)
 
-test-quota: env csi-sanity ## Project quotas on xfs and ext4, in a kernel of their own
+test-quota: env csi-sanity ## Project quotas, and I/O limits by cgroup v2, in a kernel of their own
 	@tests/quota/system-packages
 	$(BIN)/python -m tests.quota $(ARGS)
 

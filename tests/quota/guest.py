@@ -19,6 +19,7 @@ def main(folder: str, command: list[str]) -> None:
     os.environ |= {"PATH": PATH, "HOME": "/tmp", "LC_ALL": "C.UTF-8"}
     for fs_type, place in (("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/tmp")):
         _run("mount", "-t", fs_type, fs_type, place)
+    _run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     for module in NEEDED_MODULES:
         _run("insmod", str(MODULES / os.uname().release / "kernel" / module))
     # All else of the host is read-only in here.
