@@ -59,6 +59,7 @@ class ParametersSection(_Section, frozen=True, kw_only=True):
     fs_type: str = ""
     enforce_size: bool = True
     allocation: str = "thin"
+    mkfs_options: str = ""
 
 
 class InlineSection(_Section, frozen=True, kw_only=True):
@@ -270,6 +271,7 @@ def _inline_class(name: str, section: ParametersSection, pools: Collection[str])
         fs_type=section.fs_type,
         enforce_size=section.enforce_size,
         thick=allocation == "thick",
+        mkfs_options=" ".join(section.mkfs_options.split()),
     )
 
 

@@ -107,6 +107,7 @@ class Parameters(Value, frozen=True, kw_only=True):
     fs_type: str = ""
     enforce_size: bool = True
     thick: bool = False
+    mkfs_options: str = ""
 
 
 class Limits(Value, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ finds and formats nothing, so that no mistake there can cost data.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from csi.linux import copying, filesystems
 from csi.linux.paths import open_beneath
@@ -25,8 +25,12 @@ PATH_ONLY = os.O_PATH
 _BTRFS_TELLS_COPIES_APART = (6, 7)
 
 
-def create_image(folder: int, size_bytes: int, fs_type: str, *, thick: bool) -> None:
+def create_image(
+    folder: int, size_bytes: int, fs_type: str, *, thick: bool, options: Sequence[str] = ()
+) -> None:
     """Makes an empty image in the open entry, formatted unless `fs_type` is empty, and syncs it.
+
+    `options` are more words for mkfs.
 
     Raises:
         ProgramFailed: mkfs failed.
@@ -36,7 +40,8 @@ def create_image(folder: int, size_bytes: int, fs_type: str, *, thick: bool) -> 
     try:
         os.ftruncate(image, size_bytes)
         if fs_type:
-            filesystems.make_filesystem(fs_type, f"/proc/self/fd/{image}", pass_fds=(image,))
+            path = f"/proc/self/fd/{image}"
+            filesystems.make_filesystem(fs_type, path, options=options, pass_fds=(image,))
         if thick:
             copying.preallocate(image, size_bytes)
         os.fsync(image)

@@ -20,7 +20,7 @@ FS_TYPE = f"{KUBERNETES}fstype"
 EPHEMERAL = f"{KUBERNETES}ephemeral"
 FROZEN_COPY_MAX_S = 60.0
 
-_VOLUME_KEYS = ("allocation", "enforceSize", "kind", "pool", FS_TYPE)
+_VOLUME_KEYS = ("allocation", "enforceSize", "kind", "mkfsOptions", "pool", FS_TYPE)
 _SNAPSHOT_KEYS = ("frozenCopySeconds",)
 _INLINE_KEYS = ("class", "fsType", "size")
 
@@ -64,6 +64,7 @@ def volume_parameters(given: Mapping[str, str]) -> Parameters:
         fs_type=given.get(FS_TYPE, ""),
         enforce_size=_choice(given, "enforceSize", {"true": True, "false": False}, True),
         thick=_choice(given, "allocation", {"thin": False, "thick": True}, False),
+        mkfs_options=" ".join(given.get("mkfsOptions", "").split()),
     )
 
 

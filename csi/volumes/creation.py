@@ -17,8 +17,10 @@ from csi.errors import (
     NoRoom,
     NotEnforceable,
     OperationPending,
+    ProgramFailed,
     UnsupportedRequest,
 )
+from csi.mkfs_options import parse_mkfs_options
 from csi.model import (
     NO_LIMITS,
     Access,
@@ -95,9 +97,7 @@ class Creation:
             depot.pool.volume_site(key) as site,
         ):
             if volume.kind is Kind.IMAGE:
-                image.create_image(
-                    site.fd, volume.size_bytes, volume.fs_type, thick=volume.parameters.thick
-                )
+                _create_image(volume, site)
             else:
                 volume = _create_directory(depot.pool, volume, site)
             return self._commit(depot, volume, site)
@@ -172,16 +172,19 @@ class Creation:
 
     def _filesystem(self, request: VolumeRequest) -> str:
         if request.parameters.kind is Kind.DIRECTORY or _is_block(request):
+            _check_no_mkfs_options(request)
             return ""
         fs_type = capabilities.choose_filesystem(
             request.capabilities, request.parameters.fs_type, self._tools.settings.default_fs_type
         )
         capabilities.check_mount_flags(request.capabilities, Kind.IMAGE, fs_type)
+        parse_mkfs_options(request.parameters.mkfs_options, fs_type)
         return fs_type
 
     def _filesystem_of_copy(self, request: VolumeRequest, origin: Origin) -> str:
         """Returns the filesystem that a copy holds; a raw device may turn out to hold one."""
         if request.parameters.kind is Kind.DIRECTORY or _is_block(request):
+            _check_no_mkfs_options(request)
             return ""
         present = origin.record.fs_type
         if not present:
@@ -309,6 +312,33 @@ def _difference(volume: Volume, request: VolumeRequest) -> str:
     if size.limit_bytes and volume.size_bytes > size.limit_bytes:
         return f"it has {volume.size_bytes} bytes, more than allowed"
     return capabilities.reason_against(volume, request.capabilities)
+
+
+def _create_image(volume: Volume, site: Site) -> None:
+    given = volume.parameters.mkfs_options
+    options = parse_mkfs_options(given, volume.fs_type) if given else ()
+    try:
+        image.create_image(
+            site.fd,
+            volume.size_bytes,
+            volume.fs_type,
+            thick=volume.parameters.thick,
+            options=options,
+        )
+    except ProgramFailed as error:
+        if not options or error.status is None:
+            raise
+        raise UnsupportedRequest(
+            f"the filesystem cannot be made with mkfsOptions {given!r}: {error}"
+        ) from error
+
+
+def _check_no_mkfs_options(request: VolumeRequest) -> None:
+    if request.parameters.mkfs_options:
+        raise UnsupportedRequest(
+            "mkfsOptions is for volumes that are made with a filesystem; a directory or a block "
+            "device is made without one"
+        )
 
 
 def _is_block(request: VolumeRequest) -> bool:

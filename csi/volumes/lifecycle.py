@@ -157,6 +157,7 @@ def _parameter_against(found: Found[Volume], asked: Parameters) -> str:
         ("pool", asked.pool or was.pool, was.pool),
         ("enforceSize", str(asked.enforce_size).lower(), str(was.enforce_size).lower()),
         ("allocation", _ALLOCATION[asked.thick], _ALLOCATION[was.thick]),
+        ("mkfsOptions", asked.mkfs_options, was.mkfs_options),
     ]
     for name, wanted, present in pairs:
         if wanted != present:

@@ -40,7 +40,7 @@ def test_parameters(given_parameters: dict[str, str], understood: Parameters) ->
     [
         (
             {"colour": "red"},
-            "known are allocation, enforceSize, kind, pool, csi.storage.k8s.io/fstype",
+            "known are allocation, enforceSize, kind, mkfsOptions, pool, csi.storage.k8s.io/fstype",
         ),
         ({"colour": "red"}, "parameter 'colour' is not known; "),
         ({"Kind": "image"}, "parameter 'Kind' is not known"),
