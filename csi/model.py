@@ -7,12 +7,10 @@ Everything here is immutable and knows nothing of gRPC, of the kernel or of path
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
-from typing import Generic, NamedTuple, Self, TypeVar
+from collections.abc import Mapping
+from typing import Self
 
 import msgspec
-
-P = TypeVar("P")
 
 RECORD_VERSION = 1
 BLOCK_BYTES = 4096
@@ -242,52 +240,6 @@ class PublishRequest(Value, frozen=True, kw_only=True):
     read_only: bool = False
     staging_path: str = ""
     inline: InlineVolume | None = None
-
-
-class UsageFigures(Value, frozen=True, kw_only=True):
-    """One figure of a volume's usage, in bytes or inodes."""
-
-    total: int
-    used: int
-    available: int
-
-
-class Stats(Value, frozen=True, kw_only=True):
-    """What NodeGetVolumeStats answers; a block volume has no inodes."""
-
-    size: UsageFigures
-    inodes: UsageFigures | None = None
-    problem: str = ""
-    """What is wrong with the volume, or nothing."""
-
-
-class CapacityFigures(Value, frozen=True, kw_only=True):
-    """What GetCapacity answers, in bytes."""
-
-    available_bytes: int
-    maximum_bytes: int
-    minimum_bytes: int
-
-
-class ByteRange(NamedTuple):
-    """A range of bytes in a volume."""
-
-    offset: int
-    length: int
-
-
-class Blocks(NamedTuple):
-    """Ranges of a snapshot's volume, ascending and apart, found while they are taken."""
-
-    volume_bytes: int
-    ranges: Iterator[ByteRange]
-
-
-class Page(Value, Generic[P], frozen=True, kw_only=True):
-    """A page of a listing; an empty token ends it."""
-
-    items: tuple[P, ...]
-    next_token: str = ""
 
 
 class EphemeralSettings(Value, frozen=True, kw_only=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from csi.answers import CapacityFigures
 from csi.errors import UnsupportedRequest
-from csi.model import CapacityFigures, Kind
+from csi.model import Kind
 from csi.rpc import requests, responses
 from csi.rpc.verbs import Driver, check_capability
 from csi.v1 import csi_pb2

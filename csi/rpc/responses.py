@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from csi.model import CapacityFigures, Snapshot, SourceType, Stats, UsageFigures, Volume
+from csi.answers import CapacityFigures, Stats, UsageFigures
+from csi.model import Snapshot, SourceType, Volume
 from csi.rpc.limits import STRING_BYTES
 from csi.rpc.verbs import GroupSnapshot
 from csi.v1 import csi_pb2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from csi.model import Blocks, ByteRange
+from csi.answers import Blocks, ByteRange
 from csi.rpc import metadata_requests
 from csi.rpc.verbs import Driver
 from csi.v1 import csi_pb2

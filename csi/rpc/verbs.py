@@ -11,20 +11,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from csi.answers import Blocks, CapacityFigures, Page, Stats
 from csi.errors import InvalidRequest
 from csi.model import (
-    Blocks,
     Capability,
-    CapacityFigures,
     Group,
     LimitChanges,
-    Page,
     Parameters,
     PublishRequest,
     SizeRange,
     Snapshot,
     SnapshotParameters,
-    Stats,
     Volume,
     VolumeRequest,
 )

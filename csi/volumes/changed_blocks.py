@@ -14,9 +14,10 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from csi.answers import Blocks, ByteRange
 from csi.errors import NotNow, OutOfRange
 from csi.linux.extents import Extent, read_extents
-from csi.model import BLOCK_BYTES, Blocks, ByteRange, Kind, Snapshot
+from csi.model import BLOCK_BYTES, Kind, Snapshot
 from csi.pool.image import IMAGE_NAME
 from csi.volumes.pools import Found
 from csi.volumes.tools import Tools

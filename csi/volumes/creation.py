@@ -9,14 +9,10 @@ a volume cannot be staged until they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from csi.errors import (
-    AlreadyExists,
     InvalidRequest,
-    NoRoom,
     NotEnforceable,
-    OperationPending,
     ProgramFailed,
     UnsupportedRequest,
 )
@@ -25,9 +21,6 @@ from csi.model import (
     NO_LIMITS,
     Access,
     Kind,
-    Snapshot,
-    Source,
-    SourceType,
     Volume,
     VolumeRequest,
 )
@@ -35,8 +28,10 @@ from csi.pool import directory, ids, image
 from csi.pool.pool import Pool
 from csi.pool.shelf import Site
 from csi.volumes import capabilities, moments, sizes
+from csi.volumes.agreement import check_same, check_topology
 from csi.volumes.moments import Origin, Taken
 from csi.volumes.pools import Depot, Found, volume_entry
+from csi.volumes.sources import get_origin, lender_of_copy, lock_of
 from csi.volumes.tools import Tools
 
 
@@ -63,17 +58,19 @@ class Creation:
             found = self._tools.pools.find_volume_name(request.name)
             if found is not None:
                 return self._found(found, request)
-            self._check_topology(request)
+            check_topology(request, self._tools.settings.topology)
             source = request.source
-            origin = None if source is None else self._origin(source)
+            origin = None if source is None else get_origin(self._tools.pools, source)
             depot = self._depot(request, origin)
             key = ids.key_for(depot.pool.uuid, request.name)
-            shared = [] if origin is None else [_lock_of(origin)]
+            shared = [] if origin is None else [lock_of(origin)]
             what = f"volume {request.name!r} or its source"
             with self._tools.locks.many([f"volume:{key}"], shared, what) as hold:
                 if source is None:
                     return self._create_empty(depot, key, request)
-                origin = self._origin(source)  # it may have gone before it was locked
+                origin = get_origin(
+                    self._tools.pools, source
+                )  # it may have gone before it was locked
                 later = origin.needs_background_copy(0)
                 volume = self._create_from(depot, key, request, origin, later=later)
                 if later:
@@ -81,7 +78,7 @@ class Creation:
                 return volume
 
     def _found(self, found: Found[Volume], request: VolumeRequest) -> Volume:
-        self._check_same(found, request)
+        check_same(found, request, self._tools.settings.topology)
         if found.record.copying:
             self._tools.copies.ensure_volume(found.depot, found.record)
             return found.record
@@ -201,31 +198,6 @@ class Creation:
 
     # --- checking --------------------------------------------------------------------------
 
-    def _check_same(self, found: Found[Volume], request: VolumeRequest) -> None:
-        volume = found.record
-        differs = _difference(volume, request)
-        named = request.parameters.pool
-        if not differs and named and named != found.depot.pool.name:
-            differs = f"it is in pool {found.depot.pool.name!r}, not {named!r}"
-        if not differs and not self._serves(request):
-            differs = "it is on this node, which is not in the topology asked for"
-        if differs:
-            raise AlreadyExists(f"volume {request.name!r} exists and does not match: {differs}")
-        if (volume.ephemeral is None) != (request.ephemeral is None):
-            raise AlreadyExists(f"volume {request.name!r} exists as another sort of volume")
-
-    def _check_topology(self, request: VolumeRequest) -> None:
-        if not self._serves(request):
-            raise NoRoom(
-                f"the volume was asked for in another topology than this node's "
-                f"({_in_words(self._tools.settings.topology)})"
-            )
-
-    def _serves(self, request: VolumeRequest) -> bool:
-        return not request.requisite or any(
-            matches(segments, self._tools.settings.topology) for segments in request.requisite
-        )
-
     def _check_enforceable(self, depot: Depot, request: VolumeRequest) -> None:
         if request.parameters.enforce_size and not depot.pool.features.directory_quota:
             raise NotEnforceable(
@@ -233,27 +205,6 @@ class Creation:
                 "with simple quotas, or xfs or ext4 mounted with prjquota): use kind: image, or "
                 'say enforceSize: "false" in the StorageClass if the size need not be enforced'
             )
-
-    def _origin(self, source: Source) -> Origin:
-        is_volume = source.type is SourceType.VOLUME
-        if self._tools.pools.is_elsewhere(
-            source.id, ids.Sort.VOLUME if is_volume else ids.Sort.SNAPSHOT
-        ):
-            # Of all codes this one alone makes the scheduler try another node.
-            raise NoRoom(
-                f"the source {source.id} lies in a pool that this node does not have; a copy of "
-                "it can be made only on the node that has"
-            )
-        if source.type is SourceType.VOLUME:
-            found = self._tools.pools.get_volume(source.id)
-            if found.record.ephemeral is not None:
-                raise UnsupportedRequest("an inline volume of a pod cannot be cloned")
-            origin = Origin.of_volume(found)
-        else:
-            origin = Origin.of_snapshot(self._tools.pools.get_snapshot(source.id))
-        if origin.record.copying:
-            raise OperationPending(f"{source.id} is still being copied itself; try again later")
-        return origin
 
     def _depot(self, request: VolumeRequest, origin: Origin | None) -> Depot:
         named = request.parameters.pool
@@ -281,37 +232,6 @@ def _create_directory(pool: Pool, volume: Volume, site: Site) -> Volume:
         volume = volume.replace(quota_number=number)
     directory.make_durable(site.fd, subvolume=subvolume)
     return volume
-
-
-def lender_of_copy(origin: Origin) -> str:
-    """Returns the volume that stays charged for what a copy of a directory shares."""
-    record = origin.record
-    if record.kind is not Kind.DIRECTORY:
-        return ""
-    return record.source_volume_id if isinstance(record, Snapshot) else record.id
-
-
-def matches(segments: Mapping[str, str], topology: Mapping[str, str]) -> bool:
-    """Whether a topology term names this node; keys compare without regard to case."""
-    ours = {key.lower(): value for key, value in topology.items()}
-    return all(ours.get(key.lower()) == value for key, value in segments.items())
-
-
-def _difference(volume: Volume, request: VolumeRequest) -> str:
-    """Returns how an existing volume differs from what is asked, or nothing."""
-    size = request.size
-    if volume.source != request.source:
-        return "it was made from another source"
-    asked, was = request.parameters, volume.parameters
-    if asked.replace(pool="") != was.replace(pool=""):
-        return "its parameters are others"
-    if volume.limits.replace(**request.limits) != volume.limits:
-        return "its mutable parameters are others"
-    if volume.size_bytes < size.required_bytes:
-        return f"it has {volume.size_bytes} bytes, fewer than asked"
-    if size.limit_bytes and volume.size_bytes > size.limit_bytes:
-        return f"it has {volume.size_bytes} bytes, more than allowed"
-    return capabilities.reason_against(volume, request.capabilities)
 
 
 def _create_image(volume: Volume, site: Site) -> None:
@@ -347,12 +267,3 @@ def _is_block(request: VolumeRequest) -> bool:
 
 def _will_back(volume: Volume) -> bool:
     return volume.kind is Kind.IMAGE or volume.parameters.enforce_size
-
-
-def _lock_of(origin: Origin) -> str:
-    sort = "snapshot" if isinstance(origin.record, Snapshot) else "volume"
-    return f"{sort}:{origin.key}"
-
-
-def _in_words(topology: Mapping[str, str]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in topology.items())

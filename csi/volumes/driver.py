@@ -6,25 +6,18 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 
+from csi.answers import CapacityFigures, Stats
 from csi.errors import DriverError, NotReady, PoolUnavailable
 from csi.linux.filesystems import FILESYSTEMS
-from csi.model import (
-    Capability,
-    CapacityFigures,
-    Kind,
-    Parameters,
-    PublishRequest,
-    Settings,
-    SizeRange,
-    Stats,
-)
+from csi.model import Capability, Kind, Parameters, PublishRequest, Settings, SizeRange
 from csi.volumes import sizes, startup
+from csi.volumes.agreement import matches
 from csi.volumes.allowances import Allowances
 from csi.volumes.attachments import Attachments
 from csi.volumes.changed_blocks import ChangedBlocks
 from csi.volumes.conditions import Conditions
 from csi.volumes.copies import Copies
-from csi.volumes.creation import Creation, matches
+from csi.volumes.creation import Creation
 from csi.volumes.groups import Groups
 from csi.volumes.inline import Inline
 from csi.volumes.jobs import Jobs

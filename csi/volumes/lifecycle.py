@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from csi.answers import Page
 from csi.errors import InUse, OperationPending
-from csi.model import (
-    Capability,
-    Kind,
-    LimitChanges,
-    Page,
-    Parameters,
-    SizeRange,
-    Volume,
-    VolumeRequest,
-)
+from csi.model import Capability, Kind, LimitChanges, Parameters, SizeRange, Volume, VolumeRequest
 from csi.pool import directory, image
 from csi.volumes import capabilities, paging, presence, sizes
 from csi.volumes.creation import Creation

@@ -12,8 +12,9 @@ from heapq import merge
 from itertools import islice
 from typing import TypeVar
 
+from csi.answers import Page
 from csi.errors import BadToken
-from csi.model import Page, Record
+from csi.model import Record
 from csi.pool.shelf import Position, Shelf
 
 _TOKEN = re.compile(r"(\d{1,20})-([0-9a-f]{32})", re.ASCII)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from csi.answers import Page
 from csi.errors import AlreadyExists, InvalidRequest, NotFound, OperationPending, UnsupportedRequest
-from csi.model import Kind, Page, Snapshot, SnapshotParameters, Volume
+from csi.model import Kind, Snapshot, SnapshotParameters, Volume
 from csi.pool import ids, image
 from csi.pool.shelf import Site
 from csi.volumes import moments, paging

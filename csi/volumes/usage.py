@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 
+from csi.answers import Stats, UsageFigures
 from csi.errors import NotFound, NotNow
 from csi.linux import loop
 from csi.linux.copying import allocated_bytes
 from csi.linux.faults import BROKEN
 from csi.linux.mounts import Mount
 from csi.linux.usage import filesystem_usage
-from csi.model import Access, Kind, SizeRange, Stats, UsageFigures, Volume
+from csi.model import Access, Kind, SizeRange, Volume
 from csi.pool.image import IMAGE_NAME
 from csi.pool.pool import Pool
 from csi.volumes import devices, presence

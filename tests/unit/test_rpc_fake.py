@@ -15,18 +15,15 @@ from typing import NamedTuple
 
 import grpc
 
+from csi.answers import Blocks, ByteRange, CapacityFigures, Page, Stats, UsageFigures
 from csi.errors import DriverError
 from csi.model import (
     Access,
     AccessMode,
-    Blocks,
-    ByteRange,
     Capability,
-    CapacityFigures,
     Group,
     Kind,
     LimitChanges,
-    Page,
     Parameters,
     Publication,
     PublishRequest,
@@ -35,8 +32,6 @@ from csi.model import (
     SnapshotParameters,
     Source,
     SourceType,
-    Stats,
-    UsageFigures,
     Volume,
     VolumeRequest,
 )

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import grpc
 import pytest
 
+from csi.answers import ByteRange
 from csi.errors import NotFound, NotNow, OutOfRange
-from csi.model import ByteRange
 from csi.observe.logs import JsonLines
 from csi.rpc.server import Server
 from csi.rpc.snapshot_metadata import RANGES_A_MESSAGE

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import hypothesis
 from hypothesis import strategies as st
 
+from csi.answers import ByteRange
 from csi.linux.extents import Extent
-from csi.model import ByteRange
 from csi.volumes.changed_blocks import differences, joined
 
 BLOCK = 4096
