@@ -40,6 +40,7 @@ class FilesystemType:
         name: As the kernel and mkfs name it.
         minimum_bytes: The smallest image that `make_filesystem` formats with no options.
         grows_online: It can be grown while it is mounted.
+        least_grown_bytes: It cannot be grown to less.
         make: The start of the command line that makes one.
     """
 
@@ -47,6 +48,7 @@ class FilesystemType:
     minimum_bytes: int
     grows_online: bool
     make: tuple[str, ...]
+    least_grown_bytes: int = 0
 
 
 FILESYSTEMS: Mapping[str, FilesystemType] = MappingProxyType(
@@ -77,6 +79,7 @@ FILESYSTEMS: Mapping[str, FilesystemType] = MappingProxyType(
                 minimum_bytes=109 * _MIB,
                 grows_online=True,
                 make=("mkfs.btrfs", "-q", "-f", "-K"),
+                least_grown_bytes=256 * _MIB,  # btrfs_ioctl_resize in fs/btrfs/ioctl.c: EINVAL
             ),
         )
     }

@@ -8,7 +8,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from csi.linux import syscalls
+from csi.linux import bounded, syscalls
 from csi.linux.programs import run
 from csi.linux.superblock import filesystem_bytes
 
@@ -40,6 +40,7 @@ def grow_mounted(fs_type: str, mount_fd: int, device_size_bytes: int) -> None:
         device_size_bytes: The size of its device.
 
     Raises:
+        FilesystemHeld: It is frozen, or its disk does not answer.
         OSError: What the kernel says. EPERM: for ext4 it wants CAP_SYS_RESOURCE, for all of them
             CAP_SYS_ADMIN. EBUSY: btrfs is balancing or resizing already.
     """
@@ -68,7 +69,7 @@ def _grow_ext4(mount_fd: int, device_size_bytes: int) -> None:
     if _ext4_blocks(mount_fd, block_size) == blocks:
         return
     argument = bytearray(struct.pack("=Q", blocks))
-    syscalls.ioctl(mount_fd, _EXT4_IOC_RESIZE_FS, argument, name="EXT4_IOC_RESIZE_FS")
+    bounded.ioctl(mount_fd, _EXT4_IOC_RESIZE_FS, argument, name="EXT4_IOC_RESIZE_FS")
 
 
 def _ext4_blocks(mount_fd: int, block_size: int) -> int | None:
@@ -93,7 +94,7 @@ def _grow_xfs(mount_fd: int, device_size_bytes: int) -> None:
         return
     argument = bytearray(_XFS_GROW_BYTES)
     struct.pack_into("=QI", argument, 0, wanted, inode_percent)
-    syscalls.ioctl(mount_fd, _XFS_IOC_FSGROWFSDATA, argument, name="XFS_IOC_FSGROWFSDATA")
+    bounded.ioctl(mount_fd, _XFS_IOC_FSGROWFSDATA, argument, name="XFS_IOC_FSGROWFSDATA")
 
 
 def _grow_btrfs(mount_fd: int, device_size_bytes: int) -> None:
@@ -103,7 +104,7 @@ def _grow_btrfs(mount_fd: int, device_size_bytes: int) -> None:
     argument = bytearray(_BTRFS_ARGUMENT_BYTES)
     struct.pack_into("=q4088s", argument, 0, 0, f"{number}:max".encode())
     # An operation that is under way is no errno but a number above 0.
-    if syscalls.ioctl(mount_fd, _BTRFS_IOC_RESIZE, argument, name="BTRFS_IOC_RESIZE") > 0:
+    if bounded.ioctl(mount_fd, _BTRFS_IOC_RESIZE, argument, name="BTRFS_IOC_RESIZE") > 0:
         raise OSError(errno.EBUSY, "BTRFS_IOC_RESIZE: another operation runs", "BTRFS_IOC_RESIZE")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,9 @@ from csi.pool.limits import Limits
 from csi.pool.mark import FOLDERS, MARK_NAME, read_mark
 from csi.pool.project_limits import ProjectLimits
 from csi.pool.shelf import BUILDING, TRASH, Shelf, Site, move_to_trash
+
+SILENT_S = 5.0
+"""After how long without an answer to a write nobody else is let write to a pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,11 @@ class Pool:
             subvolumes=is_btrfs(fd),
             directory_quota=self.limits is not None,
         )
-        self.volumes = Shelf(fd, "volumes", Volume)
-        self.snapshots = Shelf(fd, "snapshots", Snapshot)
-        self.groups = Shelf(fd, "groups", Group)
+        self.volumes = Shelf(fd, "volumes", Volume, self.check_answers)
+        self.snapshots = Shelf(fd, "snapshots", Snapshot, self.check_answers)
+        self.groups = Shelf(fd, "groups", Group, self.check_answers)
         self._lock = lock
+        self._writing_since: float | None = None
 
     @classmethod
     def open(cls, name: str, path: str) -> Pool:
@@ -146,8 +151,27 @@ class Pool:
         Raises:
             OSError: It does not: EIO, EROFS and so on.
         """
-        os.utime(self._lock)
-        os.fsync(self._lock)
+        self._writing_since = time.monotonic()
+        try:
+            os.utime(self._lock)
+            os.fsync(self._lock)
+        finally:
+            self._writing_since = None
+
+    def check_answers(self) -> None:
+        """Tells of a pool that holds whoever writes to it; it touches no disk itself.
+
+        Raises:
+            PoolUnavailable: `try_writing` has been under way for too long, in another thread.
+        """
+        since = self._writing_since
+        waiting_s = 0.0 if since is None else time.monotonic() - since
+        if waiting_s > SILENT_S:
+            raise PoolUnavailable(
+                f"pool {self.name!r} at {self.path} has not answered a write for {waiting_s:.0f} "
+                "s: its filesystem is frozen, or its disk hangs; thaw it (fsfreeze --unfreeze) or "
+                "look at the disk"
+            )
 
     @contextlib.contextmanager
     def volume_site(self, key: str) -> Iterator[Site]:

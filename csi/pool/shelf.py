@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -47,10 +47,18 @@ class Shelf(Generic[R]):
     apart with `csi.volumes.locks`.
     """
 
-    def __init__(self, pool_fd: int, folder: str, record_type: type[R]) -> None:
+    def __init__(
+        self,
+        pool_fd: int,
+        folder: str,
+        record_type: type[R],
+        before_writing: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Takes a folder of a pool; `before_writing` may raise to keep it as it is."""
         self.folder = folder
         self._pool_fd = pool_fd
         self._record_type = record_type
+        self._before_writing = before_writing
         self._entries: dict[str, R] = {}
         self._order: list[Position] = []
         self._guard = threading.Lock()
@@ -135,6 +143,7 @@ class Shelf(Generic[R]):
     @contextlib.contextmanager
     def site(self, key: str) -> Iterator[Site]:
         """Opens a temporary folder to build an entry in; what is not committed goes to trash."""
+        self._before_writing()
         name = f"{key}.{secrets.token_hex(6)}"
         building = open_beneath(self._pool_fd, BUILDING, _DIRECTORY)
         try:
@@ -173,6 +182,7 @@ class Shelf(Generic[R]):
 
     def replace(self, record: R) -> R:
         """Writes a changed record over the old one and returns it."""
+        self._before_writing()
         key = ids.key_of(record.id)
         with self.opened(key) as folder:
             records.write_record(folder, record)
@@ -186,6 +196,7 @@ class Shelf(Generic[R]):
 
     def discard(self, record: R) -> None:
         """Takes an entry away at once; its bytes are freed later, from the trash."""
+        self._before_writing()
         key = ids.key_of(record.id)
         move_to_trash(self._pool_fd, self.folder, key, f"{key}.{secrets.token_hex(6)}")
         with self._guard:

@@ -146,18 +146,24 @@ class Creation:
         parameters = request.parameters
         if parameters.kind is Kind.DIRECTORY:
             self._check_enforceable(depot, request)
+        copied_bytes = least_bytes if request.source is not None else 0
         least_bytes = max(least_bytes, sizes.minimum_bytes(fs_type))
+        default_bytes = self._tools.settings.default_size_bytes
+        size_bytes = sizes.choose_size(
+            request.size, least_bytes=least_bytes, default_bytes=default_bytes
+        )
+        if copied_bytes and size_bytes > copied_bytes:  # it will be grown at staging
+            least_bytes = max(least_bytes, sizes.least_grown_bytes(fs_type))
+            size_bytes = sizes.choose_size(
+                request.size, least_bytes=least_bytes, default_bytes=default_bytes
+            )
         return Volume(
             id=ids.new_id(ids.Sort.VOLUME, depot.pool.uuid, request.name),
             name=request.name,
             created_ns=time.time_ns(),
             kind=parameters.kind,
             access=request.capabilities[0].access,
-            size_bytes=sizes.choose_size(
-                request.size,
-                least_bytes=least_bytes,
-                default_bytes=self._tools.settings.default_size_bytes,
-            ),
+            size_bytes=size_bytes,
             fs_type=fs_type,
             parameters=parameters,
             capabilities=request.capabilities,

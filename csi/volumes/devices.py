@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 from csi.errors import NotNow, Unavailable
 from csi.linux import loop, mounts
+from csi.linux.bounded import FilesystemHeld
+from csi.linux.freeze import thaw
 from csi.linux.growth import grow_mounted, grow_unmounted_ext4
 from csi.linux.loop_status import LoopDevice
 from csi.linux.superblock import filesystem_bytes
@@ -23,6 +25,7 @@ from csi.pool.image import IMAGE_NAME
 from csi.pool.pool import Pool
 from csi.volumes import presence
 from csi.volumes.pools import Found
+from csi.volumes.presence import Presence
 
 _LET_GO_S = 3.0
 _ALWAYS = {"xfs": ("nouuid",)}
@@ -42,10 +45,11 @@ def mount_volume(found: Found[Volume], path: str, target: int, capability: Capab
                 data, target, read_only=is_read_only(capability), options=capability.mount_flags
             )
         return
-    present = presence.loops_of(pool, found.key)
-    if present:
-        loop.refresh_size(present[0].path)
-        _mount_device(volume, present[0].path, path, target, capability)
+    present = presence.look(pool, found.key)
+    if present.devices:
+        device = present.devices[0].path
+        loop.refresh_size(device)
+        _mount_device(volume, device, path, target, capability, orphan=not present.mounts)
         return
     with (
         pool.volumes.opened(found.key, IMAGE_NAME, os.O_RDWR) as image,
@@ -110,6 +114,7 @@ def grow_in_use(pool: Pool, volume: Volume, key: str) -> None:
 
     Raises:
         NotNow: The kernel does not let this driver grow the filesystem while it is mounted.
+        Unavailable: Somebody has frozen it.
     """
     present = presence.look(pool, key)
     for device in present.devices:
@@ -124,6 +129,11 @@ def grow_in_use(pool: Pool, volume: Volume, key: str) -> None:
             f"the kernel does not let this driver grow a mounted {volume.fs_type} "
             "(CAP_SYS_RESOURCE is missing): the volume has its new size, and its filesystem grows "
             "when the pods that use it have stopped and start again"
+        ) from error
+    except FilesystemHeld as error:
+        raise Unavailable(
+            f"volume {volume.id} has its new size, and its filesystem, mounted at "
+            f"{present.mounts[0].target}, cannot grow now: {error}"
         ) from error
     except OSError as error:
         if error.errno != errno.EROFS:
@@ -143,17 +153,48 @@ def opened_mount(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
+def thaw_before_last(present: Presence, path: str) -> None:
+    """Thaws the filesystem of an image that is about to be unmounted from its last place.
+
+    Unmounted while it is frozen, it would keep its loop device, and nobody could thaw it any more.
+    Whoever froze it was in a pod that is gone, or a backup that was not told. A directory is on the
+    filesystem of its pool, which is left as it is.
+    """
+    top = present.top(path)
+    devices = {device.path for device in present.devices}
+    if top is None or top.source not in devices:
+        return
+    shown = (mount.target for mount in present.table if mount.source == top.source)
+    if all(target == top.target for target in shown):
+        _thaw(path)
+
+
 def is_read_only(capability: Capability) -> bool:
     """Whether a capability lets nobody write."""
     return capability.read_only or "ro" in capability.mount_flags
 
 
+def _thaw(path: str) -> None:
+    # One that has shut down can be neither opened nor thawed, and is unmounted all the same.
+    with contextlib.suppress(OSError), opened_mount(path) as mount:
+        thaw(mount)
+
+
 def _mount_device(
-    volume: Volume, device: str, path: str, target: int, capability: Capability
+    volume: Volume,
+    device: str,
+    path: str,
+    target: int,
+    capability: Capability,
+    *,
+    orphan: bool = False,
 ) -> None:
+    """Mounts a device; an orphan is one that is attached although nothing shows it."""
     read_only = is_read_only(capability)
     options = (*_ALWAYS.get(volume.fs_type, ()), *capability.mount_flags)
     mounts.mount_filesystem(device, target, volume.fs_type, options=options, read_only=read_only)
+    if orphan:
+        _thaw(path)  # somebody unmounted it by hand while it was frozen
     if read_only or volume.fs_type == "ext4":
         return
     try:

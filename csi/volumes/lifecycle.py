@@ -58,6 +58,7 @@ class Lifecycle:
         found = self._tools.pools.find_volume(volume_id)
         if found is None or found.record.ephemeral is not None:
             return
+        found.depot.pool.check_answers()
         self._tools.copies.cancel(found.key)
         with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
             found = self._tools.pools.find_volume(volume_id)
@@ -90,9 +91,11 @@ class Lifecycle:
         depot, volume = found
         if volume.copying:
             raise OperationPending(f"volume {volume.id} is still being copied; try again later")
-        target = sizes.choose_growth(size, volume.size_bytes)
+        least_bytes = sizes.least_grown_bytes(volume.fs_type)
+        target = sizes.choose_growth(size, volume.size_bytes, least_bytes=least_bytes)
         if target == volume.size_bytes:
             return volume
+        depot.pool.check_answers()
         # The data grows first and the record last: a try that ends between the two is repeated.
         with depot.ledger.reserve(
             target, backed=is_backed(volume), present_bytes=volume.size_bytes

@@ -64,6 +64,8 @@ class Publishing:
             targets.remove_target(path)
             return
         depot, key = located
+        if self._inline.is_inline(depot, key):
+            depot.pool.check_answers()  # the last unmount writes to the pool
         with self._tools.locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
             take_away(volume_id, path, presence.look(depot.pool, key))
             self._tools.throttling.leave(key, path)

@@ -19,6 +19,11 @@ def minimum_bytes(fs_type: str) -> int:
     return FILESYSTEMS[fs_type].minimum_bytes if fs_type else BLOCK_BYTES
 
 
+def least_grown_bytes(fs_type: str) -> int:
+    """Returns the least size that a volume with that filesystem can be grown to."""
+    return FILESYSTEMS[fs_type].least_grown_bytes if fs_type else 0
+
+
 def choose_size(asked: SizeRange, *, least_bytes: int, default_bytes: int) -> int:
     """Returns the size for a new volume.
 
@@ -38,14 +43,23 @@ def choose_size(asked: SizeRange, *, least_bytes: int, default_bytes: int) -> in
     return size
 
 
-def choose_growth(asked: SizeRange, current_bytes: int) -> int:
+def choose_growth(asked: SizeRange, current_bytes: int, *, least_bytes: int = 0) -> int:
     """Returns the size to grow to; a volume that is large enough keeps its size.
 
+    Args:
+        asked: What the request says.
+        current_bytes: The present size.
+        least_bytes: What the filesystem can be grown to; a smaller growth gets that much.
+
     Raises:
-        OutOfRange: The limit is below the present size or between two sectors.
+        OutOfRange: The limit is below the present size, below the least one or between two sectors.
     """
     size = max(current_bytes, round_up(asked.required_bytes))
-    _check(size, asked, f"the volume has {current_bytes} bytes and cannot shrink")
+    reason = f"the volume has {current_bytes} bytes and cannot shrink"
+    if current_bytes < size < least_bytes:
+        size = least_bytes
+        reason = f"its filesystem cannot be grown to less than {least_bytes} bytes"
+    _check(size, asked, reason)
     return size
 
 

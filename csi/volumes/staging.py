@@ -45,6 +45,7 @@ class Staging:
             OperationPending: It is being worked on, or its contents are still being copied.
         """
         found = self._tools.pools.get_volume(volume_id)
+        found.depot.pool.check_answers()
         with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
             found = self._tools.pools.get_volume(volume_id)
             check_usable(found.record, capability)
@@ -70,6 +71,7 @@ class Staging:
         shown = targets.is_mounted(path) or os.path.lexists(f"{path}/{DEVICE_NAME}")
         if not shown and not presence.look(depot.pool, key).anywhere:
             return  # there is nothing to do, also while a copy is made into it or of it
+        depot.pool.check_answers()
         with self._tools.locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
             present = presence.look(depot.pool, key)
             for place in (path, f"{path}/{DEVICE_NAME}"):
@@ -158,6 +160,8 @@ def take_away(volume_id: str, path: str, present: Presence | None) -> None:
     layers = 0 if present is None else present.layers_at(path)
     try:
         for _ in range(layers):
+            if present is not None:
+                devices.thaw_before_last(present, path)
             mounts.unmount(path)
     except OSError as error:
         raise NotNow(f"{path} cannot be unmounted: {error.strerror}") from error

@@ -42,6 +42,10 @@ class Watch:
 
     def problem_of(self, depot: Depot) -> str:
         """Returns what is wrong with a pool, or nothing."""
+        try:
+            depot.pool.check_answers()
+        except PoolUnavailable as error:
+            return str(error)
         name = depot.pool.name
         return self._unwritable.get(name) or self._short.get(name, "")
 

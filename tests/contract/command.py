@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import ModuleType
 
 from csi.volumes import driver
 from tests.driver import COMMAND
@@ -10,16 +11,17 @@ from tests.driver import COMMAND
 DONE, FAILED, WRONG_ARGUMENTS = 0, 1, 2
 
 
-def hurried(interval: str, seconds: float) -> list[str]:
-    """The real command, but that the driver does something more often than it usually does.
+def hurried(interval: str, seconds: float, module: ModuleType = driver) -> list[str]:
+    """The real command, but that the driver does something sooner than it usually does.
 
     Args:
-        interval: The name of the interval in `csi.volumes.driver`.
+        interval: The name of the interval in the module.
         seconds: What it is to be.
+        module: Where it is.
     """
-    assert hasattr(driver, interval), f"the driver has no {interval}"
+    assert hasattr(module, interval), f"{module.__name__} has no {interval}"
     program = (
-        f"import sys; from csi.volumes import driver; driver.{interval} = {seconds}; "
+        f"import sys; import {module.__name__} as module; module.{interval} = {seconds}; "
         "from csi import cli; sys.exit(cli.main())"
     )
     return [sys.executable, "-c", program]

@@ -25,6 +25,12 @@ def frozen(path: Path) -> Iterator[None]:
                 fcntl.ioctl(descriptor, _FITHAW, 0)
 
 
+def freeze(path: Path) -> None:
+    """Freezes the filesystem at a path and forgets it, as a hook does that fails halfway."""
+    with opened(path, os.O_RDONLY) as descriptor:
+        fcntl.ioctl(descriptor, _FIFREEZE, 0)
+
+
 def thaw(path: Path) -> bool:
     """Thaws the filesystem at a path; returns whether it was frozen."""
     with opened(path, os.O_RDONLY) as descriptor:

@@ -11,7 +11,15 @@ from tests.contract.bench import Bench, write_synced
 from tests.contract.node_fixtures import UNKNOWN_VOLUME, image_of, loops_over
 from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
-from tests.contract.requests import LEAST_BYTES, MIB, TIB, filesystem, raw_block, size_range
+from tests.contract.requests import (
+    LEAST_BYTES,
+    MIB,
+    TIB,
+    filesystem,
+    from_snapshot,
+    raw_block,
+    size_range,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -249,3 +257,27 @@ def test_a_restore_into_a_larger_volume_fills_it(bench: Bench) -> None:
         with bench.used(copy, capability) as target:
             assert _total(target) - before >= LEAST_BYTES[fs_type] * 0.9
             assert (target / "file").read_bytes() == DATA
+
+
+def test_a_small_btrfs_grows_to_the_least_that_the_kernel_grows_one_to(bench: Bench) -> None:
+    """It answers EINVAL to less than 256 MiB, at every try; a larger volume is what may be had."""
+    capability, small = filesystem("btrfs"), LEAST_BYTES["btrfs"]
+    volume_id = bench.create(size=small, capability=capability).volume_id
+    snapshot_id = bench.snapshot(volume_id).snapshot_id
+    target = bench.use(volume_id, capability)
+
+    grown = bench.driver.node.NodeExpandVolume(
+        requests.node_expand(volume_id, target, small + 16 * MIB, capability)
+    )
+    restored = bench.create(
+        size=small + 16 * MIB, capability=capability, source=from_snapshot(snapshot_id)
+    )
+    same = bench.create(size=small, capability=capability, source=from_snapshot(snapshot_id))
+
+    assert (grown.capacity_bytes, restored.capacity_bytes) == (256 * MIB, 256 * MIB)
+    assert same.capacity_bytes == small
+    bench.use(restored.volume_id, capability)
+    with refused(Code.OUT_OF_RANGE, str(256 * MIB)):
+        bench.driver.controller.ControllerExpandVolume(
+            requests.controller_expand(same.volume_id, small + MIB, small + 16 * MIB)
+        )
