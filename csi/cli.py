@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"csi-local-path {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="run the driver until it is stopped"))
+    _add_place(commands.add_parser("place", help="have restores and clones made where they can be"))
     pool = commands.add_parser("pool", help="make the directory that holds volumes")
     actions = pool.add_subparsers(title="actions", required=True, metavar="ACTION")
     _add_pool_create(actions.add_parser("create", help="make a pool"))
@@ -90,6 +91,21 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_serve)
 
 
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Runs in a pod of a cluster until SIGTERM or SIGINT: gives each claim that is restored "
+        "from a snapshot or cloned to the node where its source is. It needs no pool and no "
+        "privilege. Without it the scheduler tries nodes at random."
+    )
+    parser.add_argument(
+        "--config", default="", metavar="FILE", help="configuration of the driver; its name and log"
+    )
+    parser.add_argument(
+        "--log-level", default="", choices=("debug", "info", "warning", "error"), help="how much"
+    )
+    parser.set_defaults(run=_place)
+
+
 def _add_pool_create(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Gives a directory the mark of a pool. With --file or --device it first makes a "
@@ -134,6 +150,17 @@ def _serve(arguments: argparse.Namespace) -> int:
         log_level=arguments.log_level,
     )
     return serving.serve(config.load(flags))
+
+
+def _place(arguments: argparse.Namespace) -> int:
+    from csi.cluster.api import ApiServer
+    from csi.cluster.placing import run
+    from csi.observe.logs import configure_logging
+
+    flags = config.Flags(config=arguments.config, log_level=arguments.log_level)
+    configuration = config.load(flags)
+    configure_logging(configuration.log_level, configuration.log_format)
+    return run(ApiServer(config.cluster_address()), configuration.settings.driver_name)
 
 
 def _create_pool(arguments: argparse.Namespace) -> int:

@@ -175,6 +175,21 @@ def parse_quantity(value: str | int, field: str) -> int:
         raise ConfigurationError(str(error)) from error
 
 
+def cluster_address(environment: Mapping[str, str] = os.environ) -> str:
+    """Returns where the API server of the cluster is that this process runs in as a pod.
+
+    Raises:
+        ConfigurationError: It does not run in a pod.
+    """
+    host = environment.get("KUBERNETES_SERVICE_HOST", "")
+    port = environment.get("KUBERNETES_SERVICE_PORT", "")
+    if not host or not port:
+        raise ConfigurationError(
+            "KUBERNETES_SERVICE_HOST and _PORT are not set: this is to run in a pod of the cluster"
+        )
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
 def topology_value(node_id: str) -> str:
     """Returns a node's id as a label value; one that is too long for that is shortened."""
     if _LABEL_VALUE.fullmatch(node_id):

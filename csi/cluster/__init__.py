@@ -1,0 +1,1 @@
+"""What works for a whole cluster through its API server, and touches no node."""
