@@ -15,7 +15,7 @@ NODES ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo run bench bench-peer bench-packages test test-unit test-sanity test-crash \
-	test-security test-quota test-cluster cluster cluster-down check \
+	test-security test-quota test-cluster bench-cluster cluster cluster-down check \
 	format proto lock clean system-packages csi-sanity cluster-parts uv
 # A recipe that fails halfway must not leave a target that looks finished.
 .DELETE_ON_ERROR:
@@ -98,6 +98,9 @@ test-security: env ## Attacks: a million malformed requests, hostile tenants; ma
 
 test-cluster: env $(if $(KUBECONFIG),,cluster-parts) ## The tests in that cluster, or in the one that KUBECONFIG names
 	$(BIN)/python -m pytest -v tests/cluster $(ARGS)
+
+bench-cluster: env $(if $(KUBECONFIG),,cluster-parts) ## How long users of that cluster wait: pods, deletes, snapshots, restores, growth
+	@$(BIN)/python -m tests.cluster.bench $(ARGS)
 
 # Before the tests, so that a missing Go is told at once and the build shows what it does.
 csi-sanity: env

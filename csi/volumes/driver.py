@@ -26,6 +26,7 @@ from csi.volumes.locks import Locks
 from csi.volumes.pools import Depot, Pools
 from csi.volumes.publishing import Publishing
 from csi.volumes.reaper import Reaper
+from csi.volumes.releases import Releases
 from csi.volumes.snapshots import Snapshots
 from csi.volumes.staging import Staging
 from csi.volumes.throttling import Throttling
@@ -78,6 +79,7 @@ class Driver:
             self._allowances,
             self._reaper,
             self._throttling,
+            Releases(),
         )
         creation = Creation(tools)
         self.lifecycle = Lifecycle(tools, creation)

@@ -51,6 +51,8 @@ class Lifecycle:
     def delete(self, volume_id: str) -> None:
         """Deletes a volume; its bytes are freed in the background. Unknown ones are no error.
 
+        One that is still staged is waited for, a second at most: its unstage may be on its way.
+
         Raises:
             InUse: It is staged, mounted or attached on this node, or published to a node.
             OperationPending: It is being worked on, or a copy is made of it.
@@ -58,8 +60,11 @@ class Lifecycle:
         found = self._tools.pools.find_volume(volume_id)
         if found is None or found.record.ephemeral is not None:
             return
-        found.depot.pool.check_answers()
-        self._tools.copies.cancel(found.key)
+        depot, key = found.depot, found.key
+        depot.pool.check_answers()
+        if not found.record.publications:
+            self._tools.releases.wait(key, lambda: presence.look(depot.pool, key).anywhere)
+        self._tools.copies.cancel(key)
         with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
             found = self._tools.pools.find_volume(volume_id)
             if found is not None:

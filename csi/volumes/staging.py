@@ -72,7 +72,10 @@ class Staging:
         if not shown and not presence.look(depot.pool, key).anywhere:
             return  # there is nothing to do, also while a copy is made into it or of it
         depot.pool.check_answers()
-        with self._tools.locks.exclusive(f"volume:{key}", f"volume {volume_id}"):
+        with (
+            self._tools.releases.letting_go(key),
+            self._tools.locks.exclusive(f"volume:{key}", f"volume {volume_id}"),
+        ):
             present = presence.look(depot.pool, key)
             for place in (path, f"{path}/{DEVICE_NAME}"):
                 take_away(volume_id, place, present)

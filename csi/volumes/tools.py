@@ -10,6 +10,7 @@ from csi.volumes.copies import Copies
 from csi.volumes.locks import Locks
 from csi.volumes.pools import Pools
 from csi.volumes.reaper import Reaper
+from csi.volumes.releases import Releases
 from csi.volumes.throttling import Throttling
 
 
@@ -25,6 +26,7 @@ class Tools:
         allowances: The limits of directories.
         reaper: What frees deleted bytes.
         throttling: The limits of volumes in use.
+        releases: Volumes that are being let go of.
     """
 
     settings: Settings
@@ -34,3 +36,4 @@ class Tools:
     allowances: Allowances
     reaper: Reaper
     throttling: Throttling
+    releases: Releases

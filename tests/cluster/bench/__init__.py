@@ -1,0 +1,1 @@
+"""How long users of a cluster wait for volumes, snapshots and growth."""
