@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WHOLE_REGISTERS = Path(__file__).with_name("whole_registers.c")
 MODULES = Path("/usr/lib/uml/modules")
 MEMORY_MIB = 1024
 DISKS = {"/dev/ubda": 20 << 30, "/dev/ubdb": 20 << 30, "/dev/ubdc": 2 << 30}
@@ -93,6 +94,7 @@ def _started(kernel: str, init: Path, folder: Path) -> Iterator[subprocess.Popen
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        env=os.environ | _preloaded(folder),
         text=True,
         errors="replace",
         start_new_session=True,
@@ -102,6 +104,23 @@ def _started(kernel: str, init: Path, folder: Path) -> Iterator[subprocess.Popen
     finally:
         _end(process)
         process.wait()
+
+
+def _preloaded(folder: Path) -> dict[str, str]:
+    """Builds what the guest's kernel needs to run on a processor with AMX, where this is one."""
+    if "amx_tile" not in Path("/proc/cpuinfo").read_text(encoding="utf-8").split():
+        return {}
+    compiler, library = shutil.which("cc"), folder / "whole_registers.so"
+    if compiler is None:
+        raise GuestError(
+            "on a processor with AMX the guest needs a C compiler; tests/quota/system-packages "
+            "installs one"
+        )
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(WHOLE_REGISTERS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GuestError(f"{WHOLE_REGISTERS} cannot be compiled: {done.stderr}")
+    return {"LD_PRELOAD": str(library)}
 
 
 def _disks(folder: Path) -> list[str]:
