@@ -7,7 +7,7 @@ from tests.cluster.kubectl import Kubectl
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 NAMESPACE = "csi-local-path"
-ROLLOUT_TIMEOUT_S = 120
+ROLLOUT_TIMEOUT_S = 300
 
 
 def install_snapshots(kubectl: Kubectl) -> None:
@@ -38,6 +38,22 @@ def install_driver(kubectl: Kubectl, manifests: Path = DEPLOY / "sidecars") -> N
     wait_for_rollout(kubectl, NAMESPACE)
 
 
+def uninstall_driver(kubectl: Kubectl, manifests: Path = DEPLOY / "sidecars") -> None:
+    """Takes the driver out of the cluster as a user does, and waits until nothing of it runs.
+
+    Its volumes stay, and pods that use them run on.
+
+    Args:
+        kubectl: The cluster.
+        manifests: What was installed.
+
+    Raises:
+        ClusterError: Something did not go.
+    """
+    bound = ("--ignore-not-found", f"--timeout={ROLLOUT_TIMEOUT_S}s")
+    kubectl.run("delete", "--kustomize", str(manifests), *bound, timeout_s=ROLLOUT_TIMEOUT_S * 2)
+
+
 def wait_for_rollout(kubectl: Kubectl, namespace: str) -> None:
     """Waits until the pods of all workloads in a namespace are there and ready.
 
@@ -47,4 +63,5 @@ def wait_for_rollout(kubectl: Kubectl, namespace: str) -> None:
     where = ("--namespace", namespace)
     workloads = kubectl.run("get", "daemonsets,deployments", *where, "--output", "name").split()
     for workload in workloads:
-        kubectl.run("rollout", "status", workload, *where, f"--timeout={ROLLOUT_TIMEOUT_S}s")
+        wait = ("rollout", "status", workload, f"--timeout={ROLLOUT_TIMEOUT_S}s")
+        kubectl.run(*wait, *where, timeout_s=ROLLOUT_TIMEOUT_S * 2)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster import build, driver_image, images, mountpoints, network, versions
 from tests.cluster.archives import File, Folder, Image, Link, image_name, write_archive
+from tests.cluster.cases.troubles import is_complaint
 from tests.cluster.cgroups import hierarchies
 from tests.cluster.cluster import check_room, is_running
 from tests.cluster.configuration import network_configuration
@@ -373,3 +374,22 @@ def test_a_node_is_ready_when_it_has_said_so_since(
     node = {"status": {"conditions": [condition]}}
     assert is_ready(node, datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)) is ready
     assert not is_ready({"status": {}}, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+# ---- Failures
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"ts": "now", "level": "warning", "msg": "the pool is nearly full"}', True),
+        ('{"ts": "now", "level": "info", "msg": "W0101 is no warning"}', False),
+        ("E0101 10:00:00.000000       1 controller.go:1] failed", True),
+        ("I0101 10:00:00.000000       1 controller.go:1] fine", False),
+        ("Everything is fine", False),
+        ("[1, 2]", False),
+        ("", False),
+    ],
+)
+def test_warnings_are_told_from_the_rest_of_a_log(text: str, complaint: bool) -> None:
+    assert is_complaint(f"[pod/node-x/driver] {text}") is complaint

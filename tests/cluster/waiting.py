@@ -12,13 +12,16 @@ class WaitedInVain(ClusterError):
     """What was waited for did not happen in time."""
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, awaited: str) -> None:
+def wait_until(
+    condition: Callable[[], bool], timeout_s: float, awaited: str, *, pause_s: float = PAUSE_S
+) -> None:
     """Waits until a condition holds.
 
     Args:
         condition: Asked again and again; may raise `ClusterError` where waiting makes no sense.
         timeout_s: For how long.
         awaited: What is waited for, for the message.
+        pause_s: How long between two looks.
 
     Raises:
         WaitedInVain: It did not come to hold.
@@ -27,4 +30,4 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, awaited: str) ->
     while not condition():
         if time.monotonic() > deadline:
             raise WaitedInVain(f"waited {timeout_s:.0f} s in vain for {awaited}")
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)

@@ -1,24 +1,43 @@
 """The cluster, and a namespace for each test."""
 
 import os
-import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.build import build
-from tests.cluster.cases.driver import driver_pods
-from tests.cluster.cases.namespaces import Namespace
+from tests.cluster.cases.leaving import wait_gone
+from tests.cluster.cases.namespaces import Namespace, make_namespace
 from tests.cluster.cases.objects import DRIVER
+from tests.cluster.cases.troubles import describe
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.versions import KUBECTL
-from tests.cluster.waiting import WaitedInVain, wait_until
 
-LEAVING_S = 120.0
+# Each wait has a bound of its own; this one is for what nobody thought of.
+CASE_S = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives cases the time that they may take on a slow machine."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(CASE_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds what the cluster has to say of a case that failed."""
+    report = yield
+    namespace = getattr(item, "funcargs", {}).get("namespace")
+    if report.failed and report.when == "call" and isinstance(namespace, Namespace):
+        report.sections.append(("The cluster", describe(namespace)))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -44,56 +63,27 @@ def kubectl() -> Kubectl:
 
 
 @pytest.fixture(scope="session")
+def cluster(kubectl: Kubectl) -> Cluster:
+    """The project's own cluster, for cases that do to its nodes what nobody does to a user's."""
+    if os.environ.get("KUBECONFIG"):
+        pytest.skip("nodes are stopped and killed in the project's own cluster only")
+    return Cluster.running()
+
+
+@pytest.fixture(scope="session")
 def left_namespaces(kubectl: Kubectl) -> Iterator[list[str]]:
     """Namespaces that tests have deleted; nothing of them may be there at the end."""
     left: list[str] = []
     yield left
-
-    names = set(left)
-    try:
-        wait_until(lambda: not _of_namespaces(kubectl, names), LEAVING_S, "namespaces to be gone")
-        wait_until(lambda: not _volumes(kubectl, names), LEAVING_S, "volumes to be gone")
-    except WaitedInVain as error:
-        there = sorted(_of_namespaces(kubectl, names)) + _volumes(kubectl, names)
-        pytest.fail(f"{error}: {', '.join(there)}", pytrace=False)
+    wait_gone(kubectl, left)
 
 
 @pytest.fixture
 def namespace(kubectl: Kubectl, left_namespaces: list[str]) -> Iterator[Namespace]:
     """A namespace; it is deleted with everything in it while the next test runs."""
-    made = Namespace(kubectl, f"cases-{secrets.token_hex(3)}")
-    kubectl.run("create", "namespace", made.name)
+    made = make_namespace(kubectl)
     left_namespaces.append(made.name)
-    made.wait_until(
-        lambda: made.kubectl.try_run("-n", made.name, "get", "sa", "default").returncode == 0,
-        30,
-        "the service account of pods",
-    )
     yield made
-    kubectl.run("delete", "namespace", made.name, "--wait=false")
+    kubectl.run("delete", "namespace", made.name, "--wait=false", "--ignore-not-found")
     if made.classes:
         kubectl.run("delete", "storageclass", *made.classes)
-
-
-def _of_namespaces(kubectl: Kubectl, names: set[str]) -> set[str]:
-    return names & {each["metadata"]["name"] for each in kubectl.get("namespaces")["items"]}
-
-
-def _volumes(kubectl: Kubectl, namespaces: set[str]) -> list[str]:
-    """What is left of the namespaces: volumes, snapshots, and what the driver has in its pools."""
-    found = [
-        f"{volume['kind']} {volume['metadata']['name']}"
-        for kind, reference in (
-            ("persistentvolumes", "claimRef"),
-            ("volumesnapshotcontents", "volumeSnapshotRef"),
-        )
-        for volume in kubectl.get(kind)["items"]
-        if volume["spec"].get(reference, {}).get("namespace") in namespaces
-    ]
-    for driver in driver_pods(kubectl):
-        found += [
-            f"volume {volume['name']} on {driver.node}"
-            for volume in driver.volumes()
-            if volume["claim"]["namespace"] in namespaces
-        ]
-    return found

@@ -26,12 +26,23 @@ class DriverPod:
         where = ("--namespace", NAMESPACE, "exec", self.name, "--container=driver")
         return self.kubectl.run(*where, "--", *command)
 
-    def volumes(self) -> list[dict[str, Any]]:
-        """The volumes of the node's pool, as `csi-local-path volumes` lists them."""
-        listed = json.loads(self.run("csi-local-path", "volumes", "--pool", POOL, "--output=json"))
+    def log(self) -> str:
+        """What it has logged since its container was started."""
+        where = ("--namespace", NAMESPACE, "--container=driver")
+        return self.kubectl.run("logs", self.name, *where)
+
+    def volumes(self, pool: str = POOL) -> list[dict[str, Any]]:
+        """The volumes of a pool of the node, as `csi-local-path volumes` lists them."""
+        listed = json.loads(self.run("csi-local-path", "volumes", "--pool", pool, "--output=json"))
         assert not listed["damaged"]
         found: list[dict[str, Any]] = listed["volumes"]
         return found
+
+    def image(self) -> str:
+        """The name of the image that it runs from."""
+        pod = self.kubectl.get("pod", self.name, "--namespace", NAMESPACE)
+        listed = pod["status"]["containerStatuses"]
+        return str(next(each["image"] for each in listed if each["name"] == "driver"))
 
     def pool_bytes(self) -> tuple[int, int]:
         """How large the filesystem of the pool is, and how much of it is free."""
@@ -51,6 +62,11 @@ def driver_pods(kubectl: Kubectl) -> list[DriverPod]:
     found = kubectl.get("pods", "--namespace", NAMESPACE, "--selector", NODE_PODS)["items"]
     assert found, "the driver runs on no node"
     return [DriverPod(kubectl, pod["metadata"]["name"], pod["spec"]["nodeName"]) for pod in found]
+
+
+def driver_on(kubectl: Kubectl, node: str) -> DriverPod:
+    """The driver on a node."""
+    return next(driver for driver in driver_pods(kubectl) if driver.node == node)
 
 
 def claims_in_pools(kubectl: Kubectl, namespace: str) -> set[str]:

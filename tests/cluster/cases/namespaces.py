@@ -1,5 +1,6 @@
 """A namespace of a test: what is applied there, run there, and waited for there."""
 
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,8 +9,10 @@ from tests.cluster.cases.objects import Manifest, storage_class
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubectl import Kubectl
 
-READY_S = 90.0
-GONE_S = 60.0
+# On a machine of its own a pod takes two seconds; the rest is for those that are slow or busy.
+READY_S = 180.0
+GONE_S = 120.0
+ACCOUNT_S = 60.0
 PAUSE_S = 0.5
 
 
@@ -79,15 +82,20 @@ class Namespace:
         wait = ("wait", "--for=condition=Ready", f"--timeout={timeout_s:.0f}s")
         self.run(*wait, *names, timeout_s=timeout_s * 2)
 
-    def wait_snapshots(self, *snapshots: str) -> None:
+    def wait_snapshots(self, *snapshots: str, timeout_s: float = READY_S) -> None:
         """Waits until snapshots can be used."""
         names = [f"volumesnapshot/{name}" for name in snapshots]
-        wait = ("wait", "--for=jsonpath={.status.readyToUse}=true", f"--timeout={READY_S:.0f}s")
-        self.run(*wait, *names)
+        wait = ("wait", "--for=jsonpath={.status.readyToUse}=true", f"--timeout={timeout_s:.0f}s")
+        self.run(*wait, *names, timeout_s=timeout_s * 2)
+
+    def wait_rollout(self, workload: str) -> None:
+        """Waits until all pods of a workload, named as in `statefulset/a`, are Ready."""
+        wait = ("rollout", "status", workload, f"--timeout={READY_S:.0f}s")
+        self.run(*wait, timeout_s=READY_S * 2)
 
     def delete(self, *names: str) -> None:
         """Deletes objects, named as in `pod/a`, and waits until they are gone."""
-        self.run("delete", f"--timeout={GONE_S:.0f}s", *names)
+        self.run("delete", f"--timeout={GONE_S:.0f}s", *names, timeout_s=GONE_S * 2)
 
     def start(self, pod: Manifest, *others: Manifest) -> None:
         """Applies pods and what they need, in one go, and waits until the pods are Ready."""
@@ -105,7 +113,7 @@ class Namespace:
                 raise ClusterError(message)
             time.sleep(PAUSE_S)
 
-    def wait_event(self, about: str, *words: str, timeout_s: float = 45.0) -> None:
+    def wait_event(self, about: str, *words: str, timeout_s: float = 90.0) -> None:
         """Waits for an event about an object, named as in `Pod/a`, that has all of the words."""
 
         def is_there() -> bool:
@@ -142,3 +150,15 @@ class Namespace:
     def size_kib(self, pod: str, path: str = "/data") -> int:
         """The size of the filesystem there, as df tells it."""
         return int(self.shell(pod, f"df -k -P {path}").splitlines()[-1].split()[1])
+
+
+def make_namespace(kubectl: Kubectl) -> Namespace:
+    """Makes a namespace of a name that nobody has, in which pods can be made."""
+    made = Namespace(kubectl, f"cases-{secrets.token_hex(3)}")
+    kubectl.run("create", "namespace", made.name)
+    made.wait_until(
+        lambda: kubectl.try_run("-n", made.name, "get", "sa", "default").returncode == 0,
+        ACCOUNT_S,
+        "the service account of pods",
+    )
+    return made

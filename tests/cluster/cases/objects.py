@@ -101,8 +101,8 @@ def generic_ephemeral(storage_class_name: str, size: str) -> Manifest:
     return {"ephemeral": {"volumeClaimTemplate": {"spec": spec}}}
 
 
-def pod(name: str, *uses: Use, security: Manifest | None = None) -> Manifest:
-    """A pod that waits for what the test runs in it.
+def pod(name: str, *uses: Use, security: Manifest | None = None, node: str = "") -> Manifest:
+    """A pod that waits for what the test runs in it, on the node that is named, if one is.
 
     A volume that is used several times is one volume of the pod.
     """
@@ -133,6 +133,8 @@ def pod(name: str, *uses: Use, security: Manifest | None = None) -> Manifest:
         "containers": [container],
         "volumes": volumes,
         "securityContext": security or {},
+        # The scheduler has to see to it: a pod that is bound to a node gets no volume provisioned.
+        "nodeSelector": {"kubernetes.io/hostname": node} if node else {},
     }
     return _named("v1", "Pod", name, spec=spec)
 

@@ -1,7 +1,7 @@
 """Volumes that live and die with their pod leave nothing behind."""
 
 from tests.cluster.cases.driver import claims_in_pools
-from tests.cluster.cases.namespaces import Namespace
+from tests.cluster.cases.namespaces import GONE_S, Namespace
 from tests.cluster.cases.objects import Use, claim, generic_ephemeral, inline, pod, shipped_class
 
 
@@ -25,7 +25,7 @@ def test_inline_and_generic_ephemeral_volumes_vanish_with_their_pod(namespace: N
     namespace.delete("pod/short")
     namespace.wait_until(
         lambda: claims_in_pools(namespace.kubectl, namespace.name) == {"kept"},
-        45,
+        GONE_S,
         "the pod's volumes to be gone, and the claim's to be there",
     )
     claims = namespace.get("pvc")["items"]

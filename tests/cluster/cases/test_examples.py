@@ -1,18 +1,35 @@
 """Each example is applied as it stands, and does what it says."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml
 
-from tests.cluster.cases.namespaces import READY_S, Namespace
+from tests.cluster.cases.namespaces import Namespace
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-# It takes the overlay single-node-attach.
+# It takes the overlay single-node-attach, whose cases have it.
 ELSEWHERE = "group-snapshot.yaml"
 # Others copy its claim.
 FIRST = "pod.yaml"
 
 
+@pytest.fixture
+def attributes(namespace: Namespace) -> Iterator[None]:
+    """Takes away what examples make beside the namespace."""
+    yield
+    names = [
+        manifest["metadata"]["name"]
+        for path in EXAMPLES.glob("*.yaml")
+        for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if manifest["kind"] == "VolumeAttributesClass"
+    ]
+    delete = ("delete", "volumeattributesclass", "--wait=false", "--ignore-not-found")
+    namespace.kubectl.run(*delete, *names)
+
+
+@pytest.mark.usefixtures("attributes")
 def test_every_example_comes_up(namespace: Namespace) -> None:
     others = sorted(EXAMPLES.glob("*.yaml"))
     others = [path for path in others if path.name not in (FIRST, ELSEWHERE)]
@@ -35,7 +52,7 @@ def test_every_example_comes_up(namespace: Namespace) -> None:
                 sets[manifest["metadata"]["name"]] = manifest["spec"]["replicas"]
     namespace.wait_ready(*pods)
     for name, replicas in sets.items():
-        namespace.run("rollout", "status", f"statefulset/{name}", f"--timeout={READY_S:.0f}s")
+        namespace.wait_rollout(f"statefulset/{name}")
         pods |= {f"{name}-{number}" for number in range(replicas)}
     assert {each["metadata"]["name"] for each in namespace.get("pods")["items"]} == pods
 

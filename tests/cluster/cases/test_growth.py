@@ -1,19 +1,16 @@
 """Volumes grow while pods use them."""
 
-import pytest
-
 from tests.cluster.cases.driver import driver_pods
 from tests.cluster.cases.namespaces import Namespace
 from tests.cluster.cases.objects import Use, claim, pod, shipped_class
 
 # The kubelet comes by about once a minute.
-SEEN_S = 150.0
+SEEN_S = 240.0
 OLD, NEW = "512Mi", "1Gi"
 OLD_KIB, NEW_KIB = 512 << 10, 1 << 20
 OVERHEAD = 0.1
 
 
-@pytest.mark.timeout(400)
 def test_pods_see_their_volumes_grow_without_a_restart(namespace: Namespace) -> None:
     uses = {name: Use(name) for name in ("xfs", "btrfs", "ext4")}
     uses["block"] = Use("block", "/dev/data", block=True)
