@@ -86,3 +86,16 @@ def read_extents(fd: int, start: int, end: int) -> Iterator[Extent]:
             return
         if position <= before:
             raise OSError(errno.EIO, "FIEMAP: the kernel reports the same extents again")
+
+
+def first_extent_flags(fd: int) -> int:
+    """Returns the flags of a file's first extent as it is now; nothing is written back for it.
+
+    0 where there is none. What they mean: linux/fiemap.h.
+    """
+    buffer = bytearray(_HEADER.size + _EXTENT.size)
+    _HEADER.pack_into(buffer, 0, 0, (1 << 64) - 1, 0, 0, 1, 0)
+    syscalls.ioctl(fd, _FIEMAP, buffer, name="FIEMAP")
+    _, _, _, count, _, _ = _HEADER.unpack_from(buffer, 0)
+    _, _, _, flags = _EXTENT.unpack_from(buffer, _HEADER.size)
+    return int(flags) if count else 0

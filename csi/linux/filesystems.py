@@ -17,12 +17,15 @@ from csi.linux.superblock import filesystem_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from csi.linux.mounts import Mount
+
 __all__ = [
     "FILESYSTEMS",
     "FilesystemType",
     "filesystem_bytes",
     "grow_mounted",
     "grow_unmounted_ext4",
+    "has_journal",
     "kernel_version",
     "make_filesystem",
     "new_btrfs_identity",
@@ -154,6 +157,16 @@ def new_btrfs_identity(path: str, *, pass_fds: Sequence[int] = (), timeout_s: fl
         ProgramFailed: btrfstune failed.
     """
     run(("btrfstune", "-f", "-m", path), timeout_s=timeout_s, pass_fds=pass_fds)
+
+
+def has_journal(mount: Mount) -> bool:
+    """Whether a mounted ext4 is known to have a journal: it can be made without."""
+    attribute = f"/sys/fs/ext4/{os.path.basename(os.path.realpath(mount.source))}/journal_task"
+    try:
+        with open(attribute, encoding="ascii") as task:
+            return task.read().strip() not in ("", "<none>")
+    except OSError:
+        return False
 
 
 def kernel_version() -> tuple[int, int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _UMOUNT_NOFOLLOW = 8
 _STACK_LIMIT = 1000
 _READ_TRIES = 5
+_READ_BYTES = 1 << 14
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
@@ -78,6 +79,31 @@ def read_mounts() -> list[Mount]:
     """
     found = (_parsed(line) for line in os.fsdecode(_read_mountinfo()).split("\n"))
     return [mount for mount in found if mount is not None]
+
+
+class MountTable:
+    """The table as of one moment, of which only the lines that are wanted are taken apart."""
+
+    def __init__(self) -> None:
+        self._content = _read_mountinfo()
+
+    def having(self, *fields: str) -> list[Mount]:
+        """Returns the mounts one of whose fields is any of these, in the kernel's order.
+
+        Which field it is, is for the caller to look at.
+        """
+        found = (_parsed(os.fsdecode(line)) for line in self._lines_having(fields))
+        return [mount for mount in found if mount is not None]
+
+    def _lines_having(self, fields: Sequence[str]) -> list[bytes]:
+        content, starts = self._content, set()
+        for field in fields:
+            word = b" %b " % _escaped(field)
+            place = content.find(word)
+            while place >= 0:
+                starts.add(content.rfind(b"\n", 0, place) + 1)
+                place = content.find(word, place + 1)
+        return [content[start : content.find(b"\n", start)] for start in sorted(starts)]
 
 
 def mount_containing(fd: int) -> Mount:
@@ -216,12 +242,17 @@ def _read_mountinfo() -> bytes:
     """
     content = b""
     for _ in range(_READ_TRIES):
-        with open("/proc/self/mountinfo", "rb", buffering=0) as table:
-            content = table.readall()
+        table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = b""
+            while part := os.read(table, _READ_BYTES):
+                content += part
             poll = select.poll()
             poll.register(table, select.POLLERR | select.POLLPRI)
             if not poll.poll(0):
                 break
+        finally:
+            os.close(table)
     return content
 
 
@@ -250,6 +281,13 @@ def _unescaped(text: str) -> str:
     if "\\" not in text:
         return text
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def _escaped(text: str) -> bytes:
+    """Writes a name as the kernel does in the table."""
+    for character in ("\\", " ", "\t", "\n"):
+        text = text.replace(character, f"\\{ord(character):03o}")
+    return os.fsencode(text)
 
 
 @functools.lru_cache(maxsize=256)

@@ -33,6 +33,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from csi.linux import qgroups, subvolume, syscalls
+from csi.linux.attributes import read_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,10 @@ def simple_quotas_enabled(fd: int) -> bool:
     """Whether the btrfs of a descriptor keeps simple quotas; others do not count."""
     folder = _folder(fd)
     try:
-        return _read(f"{folder}/enabled") == "1" and _read(f"{folder}/mode") == "squota"
+        return (
+            read_attribute(f"{folder}/enabled") == "1"
+            and read_attribute(f"{folder}/mode") == "squota"
+        )
     except FileNotFoundError:
         return False
 
@@ -167,9 +171,9 @@ def usage(filesystem: int | str, group: int) -> tuple[int, int | None]:
         OSError: ENOENT when there is no such group.
     """
     folder = f"{_folder(filesystem)}/1_{_level_1(group) ^ qgroups.LEVEL_1}"
-    used = int(_read(f"{folder}/referenced"))
-    limited = int(_read(f"{folder}/limit_flags")) & _LIMITS_REFERENCED
-    return used, int(_read(f"{folder}/max_referenced")) if limited else None
+    used = int(read_attribute(f"{folder}/referenced"))
+    limited = int(read_attribute(f"{folder}/limit_flags")) & _LIMITS_REFERENCED
+    return used, int(read_attribute(f"{folder}/max_referenced")) if limited else None
 
 
 def drop_subvolume_group(fd: int, subvolume_id: int) -> bool:
@@ -213,11 +217,6 @@ def _folder(filesystem: int | str) -> str:
     if isinstance(filesystem, str):
         return f"/sys/fs/btrfs/{filesystem}/qgroups"
     return f"{subvolume.sysfs_folder(filesystem)}/qgroups"
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii") as attribute:
-        return attribute.read().strip()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import os
 import struct
 
 from csi.linux import syscalls
+from csi.linux.attributes import read_attribute
 
 _FS_INFO, _FS_INFO_BYTES = 0x8400941F, 1024
 _MAGIC = 0x9123683E
@@ -43,17 +44,13 @@ def sysfs_folder(fd: int) -> str:
     return f"/sys/fs/btrfs/{'-'.join(parts)}"
 
 
-def pending_bytes(fd: int) -> int:
+def pending_bytes(folder: str) -> int:
     """Returns the data bytes that a btrfs has taken since its last commit.
 
-    statvfs(3) shows them as free until then, which can be 30 s.
+    statvfs(3) shows them as free until then, which can be 30 s. `folder` is its `sysfs_folder`.
     """
-    folder = f"{sysfs_folder(fd)}/allocation/data"
-    pending = 0
-    for name in ("bytes_may_use", "bytes_reserved"):
-        with open(f"{folder}/{name}", encoding="ascii") as attribute:
-            pending += int(attribute.read())
-    return pending
+    names = ("bytes_may_use", "bytes_reserved")
+    return sum(int(read_attribute(f"{folder}/allocation/data/{name}")) for name in names)
 
 
 def is_btrfs(fd: int) -> bool:

@@ -37,6 +37,8 @@ MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 RENAME_NOREPLACE = 1
 
+_WRITE_AND_WAIT = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE, _WAIT_AFTER
+
 _STRUCT_STATX_BYTES = 256
 _STRUCT_STATFS_BYTES = 256
 _OPTIONS_LIMIT_BYTES = 4096
@@ -62,6 +64,7 @@ _statx = _typed("statx", _int, _text, _int, _uint, _pointer)
 _renameat2 = _typed("renameat2", _int, _text, _int, _text, _uint)
 _syncfs = _typed("syncfs", _int)
 _fsync = _typed("fsync", _int)
+_sync_file_range = _typed("sync_file_range", _int, ctypes.c_int64, ctypes.c_int64, _uint)
 _fallocate = _typed("fallocate", _int, _int, ctypes.c_int64, ctypes.c_int64)
 _fstatfs = _typed("fstatfs", _int, _pointer)
 _mount = _typed("mount", _text, _text, _text, _ulong, _text)
@@ -122,6 +125,11 @@ def syncfs(fd: int) -> None:
 def fsync(fd: int) -> None:
     """Writes back one file."""
     _call("fsync", None, _fsync, fd)
+
+
+def write_back(fd: int) -> None:
+    """Writes a file's dirty pages and waits for them; neither disk caches nor names are synced."""
+    _call("sync_file_range", None, _sync_file_range, fd, 0, 0, _WRITE_AND_WAIT)
 
 
 def fallocate(fd: int, offset: int, length: int) -> None:

@@ -50,7 +50,8 @@ def destroy_subvolumes(fd: int, above: int, step: Callable[[], None]) -> None:
     """Destroys the subvolume of a descriptor and all subvolumes inside it, the innermost first.
 
     They are found and destroyed by their ids, so that no name can mislead; `step` is called after
-    each. Their quota groups go where the kernel lets them go yet, see `quota.drop_dead_groups`.
+    each. What they held comes back with the next commit, or with `subvolume.start_cleaning`. Their
+    quota groups go where the kernel lets them go yet, see `quota.drop_dead_groups`.
 
     Args:
         fd: The top directory of the subvolume.
@@ -64,7 +65,6 @@ def destroy_subvolumes(fd: int, above: int, step: Callable[[], None]) -> None:
         if not inner and _destroyed(above, waiting[-1]):
             waiting.pop()
         step()
-    subvolume.start_cleaning(above)
 
 
 def _nested_of(fd: int, number: int) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from csi.errors import NotNow
 from csi.linux import subvolume as subvolumes
-from csi.linux.paths import open_beneath, sync_directory, sync_filesystem
+from csi.linux.paths import open_beneath
 
 DATA_NAME = "data"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
@@ -33,15 +33,6 @@ def create(folder: int, *, subvolume: bool) -> None:
         subvolumes.create(folder, DATA_NAME)
     else:
         os.mkdir(DATA_NAME, 0o755, dir_fd=folder)
-
-
-def make_durable(folder: int, *, subvolume: bool) -> None:
-    """Makes the new directory of an open entry durable, and what limits it."""
-    if subvolume:
-        sync_filesystem(folder)  # nothing less reaches the quota groups of btrfs
-        return
-    with opened_data(folder) as data:
-        sync_directory(data)
 
 
 def snapshot(source_folder: int, folder: int, *, read_only: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterable
 
 from csi.linux import quota
@@ -17,12 +18,17 @@ from csi.linux import subvolume as subvolumes
 from csi.linux.paths import open_beneath
 from csi.pool.directory import DATA_NAME, opened_data
 
+_REST = 50
+"""How much longer than a look at all groups the time until the next one is."""
+
 
 class GroupLimits:
     """The limits of a pool on btrfs. See `csi.pool.limits.Limits`."""
 
     def __init__(self, pool_fd: int) -> None:
         self._fd = pool_fd
+        self._filesystem = os.path.basename(subvolumes.sysfs_folder(pool_fd))
+        self._next_look = 0.0
 
     def know(self, numbers: Iterable[int]) -> None:
         """Needs to know none: btrfs gives no id out twice."""
@@ -56,7 +62,7 @@ class GroupLimits:
 
     def used_bytes(self, number: int) -> int:
         """Returns the bytes that a group is charged for."""
-        return quota.usage(self._fd, number)[0]
+        return quota.usage(self._filesystem, number)[0]
 
     def release(self, number: int) -> None:
         """Leaves the group to the reaper: it goes just before its subvolume."""
@@ -65,9 +71,17 @@ class GroupLimits:
         """Leaves the group to the reaper: it goes just before its subvolume."""
 
     def settle(self) -> None:
-        """Drops what btrfs leaves of the groups of destroyed subvolumes, where it lets go."""
+        """Drops what btrfs leaves of the groups of destroyed subvolumes, where it lets go.
+
+        Every group has to be looked at, so where there are many that is not done each time.
+        """
+        begin = time.monotonic()
+        if begin < self._next_look:
+            return
         with contextlib.suppress(OSError):
             quota.drop_dead_groups(self._fd)
+        end = time.monotonic()
+        self._next_look = end + _REST * (end - begin)
 
 
 def forget_group_of(trash: int, name: str) -> None:

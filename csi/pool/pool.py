@@ -16,10 +16,11 @@ from csi.linux.mounts import mount_containing
 from csi.linux.paths import open_beneath, sync_filesystem
 from csi.linux.project_quota import is_enforced
 from csi.linux.quota import simple_quotas_enabled
-from csi.linux.subvolume import is_btrfs, pending_bytes, start_cleaning
+from csi.linux.subvolume import is_btrfs, pending_bytes, start_cleaning, sysfs_folder
 from csi.linux.usage import FilesystemUsage, filesystem_usage
 from csi.model import Group, Snapshot, Volume
 from csi.pool import ids
+from csi.pool.durability import Durability
 from csi.pool.group_limits import GroupLimits
 from csi.pool.limits import Limits
 from csi.pool.mark import FOLDERS, MARK_NAME, read_mark
@@ -49,6 +50,7 @@ class Pool:
         uuid: The identity that its ids carry.
         features: What its filesystem can do.
         limits: What holds directories to their size; None where nothing does.
+        durability: How what is done in it is made to last.
         volumes: The volumes; likewise `snapshots` and `groups`.
     """
 
@@ -64,9 +66,10 @@ class Pool:
             subvolumes=is_btrfs(fd),
             directory_quota=self.limits is not None,
         )
-        self.volumes = Shelf(fd, "volumes", Volume, self.check_answers)
-        self.snapshots = Shelf(fd, "snapshots", Snapshot, self.check_answers)
-        self.groups = Shelf(fd, "groups", Group, self.check_answers)
+        self.durability = Durability(fd)
+        self.volumes = Shelf(fd, "volumes", Volume, self.durability, self.check_answers)
+        self.snapshots = Shelf(fd, "snapshots", Snapshot, self.durability, self.check_answers)
+        self.groups = Shelf(fd, "groups", Group, self.durability, self.check_answers)
         self._lock = lock
         self._writing_since: float | None = None
 
@@ -122,12 +125,16 @@ class Pool:
         inside = os.path.relpath(self.path, base.target)
         return base.device, os.path.normpath(os.path.join(base.root, inside)).rstrip("/")
 
+    @functools.cached_property
+    def _sysfs_folder(self) -> str:
+        return sysfs_folder(self.fd)
+
     def usage(self) -> FilesystemUsage:
         """Returns the figures of the filesystem that the pool lies on, as of now."""
         usage = filesystem_usage(self.fd)
         if not self.features.subvolumes:
             return usage
-        taken = min(pending_bytes(self.fd), usage.available_bytes)
+        taken = min(pending_bytes(self._sysfs_folder), usage.available_bytes)
         return replace(
             usage,
             available_bytes=usage.available_bytes - taken,
@@ -191,7 +198,7 @@ class Pool:
         """Moves an unfinished entry to the trash."""
         with contextlib.suppress(OSError), self._opened(f"{BUILDING}/{name}") as folder:
             self._release_unfinished(folder)
-        move_to_trash(self.fd, BUILDING, name, name)
+        move_to_trash(self.fd, BUILDING, name, name, self.durability)
 
     def trash(self) -> list[str]:
         """Returns the names of what waits in the trash."""

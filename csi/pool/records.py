@@ -1,8 +1,8 @@
 """Records on disk: one JSON file an object, whole or not there.
 
-A record is written beside its data under a temporary name of its own, synced, renamed, and the
-folder synced: a reader sees the old record or the new one, and a crash leaves at most a temporary
-file that the next write does not trip over.
+A record is written beside its data under a temporary name of its own, made durable (see
+`csi.pool.durability`) and renamed: a reader sees the old record or the new one, and a crash leaves
+at most a temporary file that the next write does not trip over.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from csi.linux.paths import open_beneath
 from csi.model import RECORD_VERSION, Record
+from csi.pool.durability import Durability
 
 RECORD_NAME = "record.json"
 _MAX_RECORD_BYTES = 1 << 20
@@ -31,8 +32,10 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
-def write_record(folder: int, record: Record) -> None:
-    """Writes the record into the open folder, durably, replacing the one that is there.
+def write_record(folder: int, record: Record, durability: Durability) -> None:
+    """Writes the record into the open folder, replacing the one that is there.
+
+    The caller makes the new name durable, with whatever else it has to: `Durability.names`.
 
     Raises:
         OSError: Nothing has changed; the old record stands.
@@ -44,7 +47,7 @@ def write_record(folder: int, record: Record) -> None:
     try:
         try:
             _write_all(descriptor, msgspec.json.format(msgspec.json.encode(record), indent=1))
-            os.fsync(descriptor)
+            durability.contents(descriptor)
         finally:
             os.close(descriptor)
         os.replace(temporary, RECORD_NAME, src_dir_fd=folder, dst_dir_fd=folder)
@@ -52,7 +55,6 @@ def write_record(folder: int, record: Record) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
-    os.fsync(folder)
 
 
 def read_record(folder: int, path: str, record_type: type[R]) -> R:

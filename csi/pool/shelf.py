@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from csi.errors import AlreadyExists, NotNow
-from csi.linux.paths import open_beneath, rename_noreplace, sync_directory
+from csi.linux.paths import open_beneath, rename_noreplace
 from csi.model import Record
 from csi.pool import ids, records
+from csi.pool.durability import Durability
 
 BUILDING = "building"
 TRASH = "trash"
@@ -52,11 +53,13 @@ class Shelf(Generic[R]):
         pool_fd: int,
         folder: str,
         record_type: type[R],
+        durability: Durability,
         before_writing: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes a folder of a pool; `before_writing` may raise to keep it as it is."""
         self.folder = folder
         self._pool_fd = pool_fd
+        self._durability = durability
         self._record_type = record_type
         self._before_writing = before_writing
         self._entries: dict[str, R] = {}
@@ -157,18 +160,21 @@ class Shelf(Generic[R]):
             except BaseException:
                 # What cannot be moved now is swept at the next start; a committed entry is gone.
                 with contextlib.suppress(OSError):
-                    move_to_trash(self._pool_fd, BUILDING, name, name)
+                    move_to_trash(self._pool_fd, BUILDING, name, name, self._durability)
                 raise
         finally:
             os.close(building)
 
     def commit(self, site: Site, record: R) -> None:
-        """Writes the record and renames the entry into place. Its data must be synced already.
+        """Writes the record and renames the entry into place, durably.
+
+        The contents of its files must be synced already, its names need not.
 
         Raises:
             AlreadyExists: Something else lies at that place of the pool.
         """
-        records.write_record(site.fd, record)
+        records.write_record(site.fd, record, self._durability)
+        self._durability.inside(site.fd)
         with _folders(self._pool_fd, BUILDING, self.folder) as (building, target):
             try:
                 rename_noreplace(building, site.name, target, site.key)
@@ -178,14 +184,15 @@ class Shelf(Generic[R]):
                     "did not make"
                 ) from error
             self._index(site.key, record)
-            sync_directory(target)
+            self._durability.names(target)
 
     def replace(self, record: R) -> R:
         """Writes a changed record over the old one and returns it."""
         self._before_writing()
         key = ids.key_of(record.id)
         with self.opened(key) as folder:
-            records.write_record(folder, record)
+            records.write_record(folder, record, self._durability)
+            self._durability.names(folder)
         with self._guard:
             self._entries[key] = record
         return record
@@ -198,7 +205,8 @@ class Shelf(Generic[R]):
         """Takes an entry away at once; its bytes are freed later, from the trash."""
         self._before_writing()
         key = ids.key_of(record.id)
-        move_to_trash(self._pool_fd, self.folder, key, f"{key}.{secrets.token_hex(6)}")
+        trash_name = f"{key}.{secrets.token_hex(6)}"
+        move_to_trash(self._pool_fd, self.folder, key, trash_name, self._durability)
         with self._guard:
             del self._entries[key]
             place = (record.created_ns, key)
@@ -218,12 +226,13 @@ class Shelf(Generic[R]):
             bisect.insort(self._order, (record.created_ns, key))
 
 
-def move_to_trash(pool_fd: int, folder: str, name: str, trash_name: str) -> None:
+def move_to_trash(
+    pool_fd: int, folder: str, name: str, trash_name: str, durability: Durability
+) -> None:
     """Renames an entry into the trash, durably."""
     with _folders(pool_fd, folder, TRASH) as (source, trash):
         rename_noreplace(source, name, trash, trash_name)
-        sync_directory(trash)
-        sync_directory(source)
+        durability.names(source, trash)
 
 
 @contextlib.contextmanager

@@ -231,12 +231,12 @@ class Creation:
 
 
 def _create_directory(pool: Pool, volume: Volume, site: Site) -> Volume:
-    subvolume = pool.features.subvolumes
-    directory.create(site.fd, subvolume=subvolume)
+    directory.create(site.fd, subvolume=pool.features.subvolumes)
     if pool.limits is not None and volume.parameters.enforce_size:
         number = pool.limits.hold_new(site.fd, volume.size_bytes)
         volume = volume.replace(quota_number=number)
-    directory.make_durable(site.fd, subvolume=subvolume)
+    with directory.opened_data(site.fd) as data:
+        pool.durability.inside(data)
     return volume
 
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from csi.errors import NotNow, Unavailable
 from csi.linux import loop, mounts
@@ -86,17 +86,18 @@ def bind_device(device: LoopDevice, target: int) -> None:
         os.close(node)
 
 
-def let_go(pool: Pool, key: str) -> None:
+def let_go(pool: Pool, key: str, devices: Sequence[LoopDevice]) -> None:
     """Detaches the loop devices of a volume that is mounted nowhere, and waits until they are gone.
 
-    Whoever looks at a device just then (udev, blkid, losetup) keeps it for that long.
+    `devices` are those it has. Whoever looks at one just then (udev, blkid, losetup) keeps it for
+    that long.
 
     Raises:
         Unavailable: Somebody keeps one open.
     """
     deadline = time.monotonic() + _LET_GO_S
     pause_s = 0.001
-    while devices := presence.loops_of(pool, key):
+    while devices:
         if time.monotonic() > deadline:
             raise Unavailable(
                 f"{devices[0].path} is unmounted, and some process on this node keeps it open; "
@@ -107,6 +108,7 @@ def let_go(pool: Pool, key: str) -> None:
                 loop.detach(device.path)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 0.1)
+        devices = presence.loops_of(pool, key)
 
 
 def grow_in_use(pool: Pool, volume: Volume, key: str) -> None:
@@ -160,12 +162,8 @@ def thaw_before_last(present: Presence, path: str) -> None:
     Whoever froze it was in a pod that is gone, or a backup that was not told. A directory is on the
     filesystem of its pool, which is left as it is.
     """
-    top = present.top(path)
-    devices = {device.path for device in present.devices}
-    if top is None or top.source not in devices:
-        return
-    shown = (mount.target for mount in present.table if mount.source == top.source)
-    if all(target == top.target for target in shown):
+    shown = present.image_mounts(path)
+    if shown and all(mount.target == shown[0].target for mount in shown):
         _thaw(path)
 
 

@@ -180,6 +180,7 @@ class Driver:
             if self.is_ready():
                 self._inline.sweep()
                 self._allowances.hold_tenants()
+                self._allowances.settle()
 
 
 class Mounts:

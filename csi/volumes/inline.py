@@ -95,8 +95,11 @@ class Inline:
         Raises:
             Unavailable: Some process keeps its device open.
         """
-        if self.is_inline(depot, key) and not presence.look(depot.pool, key).mounts:
-            devices.let_go(depot.pool, key)
+        if not self.is_inline(depot, key):
+            return
+        present = presence.look(depot.pool, key)
+        if not present.mounts:
+            devices.let_go(depot.pool, key, present.devices)
             self.forget(depot, key)
 
     def forget(self, depot: Depot, key: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from csi.answers import Page
 from csi.errors import InUse, OperationPending
 from csi.model import Capability, Kind, LimitChanges, Parameters, SizeRange, Volume, VolumeRequest
-from csi.pool import directory, image
+from csi.pool import image
 from csi.volumes import capabilities, paging, presence, sizes
 from csi.volumes.creation import Creation
 from csi.volumes.pools import Found, is_backed, volume_entry
@@ -105,12 +105,11 @@ class Lifecycle:
         with depot.ledger.reserve(
             target, backed=is_backed(volume), present_bytes=volume.size_bytes
         ):
-            with depot.pool.volumes.opened(found.key) as folder:
-                if volume.kind is Kind.IMAGE:
+            if volume.kind is Kind.IMAGE:
+                with depot.pool.volumes.opened(found.key) as folder:
                     image.grow_image(folder, target, thick=volume.parameters.thick)
-                else:
-                    self._tools.allowances.ensure(depot, volume, target)
-                    directory.make_durable(folder, subvolume=depot.pool.features.subvolumes)
+            else:
+                self._tools.allowances.ensure(depot, volume, target)
             grown = depot.pool.volumes.change(volume, size_bytes=target)
             depot.ledger.put(found.key, volume_entry(depot.pool, grown))
         return grown

@@ -17,6 +17,7 @@ from csi.errors import NotNow, UnsupportedRequest
 from csi.linux import loop
 from csi.linux.copying import allocated_bytes
 from csi.linux.freeze import Freeze, FreezeExpired, frozen
+from csi.linux.paths import sync_filesystem
 from csi.model import Access, Kind, Snapshot, Volume
 from csi.pool import directory, image
 from csi.pool.frozen_note import frozen_note
@@ -193,8 +194,8 @@ def take_directory(
     with origin.folder() as source:
         directory.snapshot(source, folder, read_only=read_only)
     number = limits.hold_new(folder, size_bytes) if limited and limits is not None else 0
-    directory.make_durable(folder, subvolume=True)
-    # Only now: btrfs charges what was written when it commits.
+    # Only then: btrfs charges what was written when it commits.
+    sync_filesystem(folder)
     return Taken(moment_ns, origin.held_bytes(), number)
 
 

@@ -19,6 +19,9 @@ _log = logging.getLogger(__name__)
 
 _BREATH_S = 0.002
 _RETRY_S = 30.0
+_GATHER_S = 0.05
+"""How long what else is deleted is waited for: each round ends with a commit of btrfs, for which
+every call would wait that makes something durable meanwhile."""
 _SETTLE_AFTER_S = (0.0, 0.1, 0.5, 2.0)
 """When btrfs is asked again to free what its cleaner has let go of meanwhile."""
 
@@ -53,6 +56,7 @@ class Reaper:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._work.wait(None if self._emptied() else _RETRY_S)
+            self._stop.wait(_GATHER_S)
             self._work.clear()
 
     def _emptied(self) -> bool:

@@ -81,9 +81,10 @@ class Staging:
                 take_away(volume_id, place, present)
             if os.path.lexists(f"{path}/{DEVICE_NAME}"):
                 targets.remove_target(f"{path}/{DEVICE_NAME}")
-            if not presence.look(depot.pool, key).mounts:
+            left = presence.look(depot.pool, key)
+            if not left.mounts:
                 self._tools.throttling.end(key)
-                devices.let_go(depot.pool, key)
+                devices.let_go(depot.pool, key, left.devices)
                 depot.ledger.settle(key)
 
 

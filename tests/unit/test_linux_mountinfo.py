@@ -95,3 +95,33 @@ def test_is_read_again_when_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "poll", Poll)
     assert mounts.read_mounts()
     assert list(answers) == []
+
+
+def table_of(monkeypatch: pytest.MonkeyPatch, *lines: str) -> mounts.MountTable:
+    content = "".join(f"{line}\n" for line in lines).encode()
+    monkeypatch.setattr(mounts, "_read_mountinfo", lambda: content)
+    return mounts.MountTable()
+
+
+def test_lines_are_found_by_any_of_their_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(
+        monkeypatch,
+        r"1 0 7:1 / /a\040b rw - ext4 /dev/loop1 rw",
+        r"2 0 7:11 / /a\134b rw - ext4 /dev/loop11 rw",
+        "3 0 0:9 /volumes/x/data /c rw shared:1 - btrfs /dev/loop1 rw",
+        r"4 0 0:9 /volumes/x/data//deleted /d\011e rw - btrfs /dev/y rw",
+    )
+
+    def found(*fields: str) -> list[int]:
+        return [mount.mount_id for mount in table.having(*fields)]
+
+    assert found("/dev/loop1") == [1, 3]
+    assert found("/a b") == [1]
+    assert found("/a\\b", "/dev/loop1") == [1, 2, 3]
+    assert found("/d\te", "/volumes/x/data") == [3, 4]
+    assert found("/volumes/x", "loop1", "/a") == []
+    assert table.having("/c")[0].target == "/c"
+
+
+def test_nothing_is_found_in_an_empty_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert table_of(monkeypatch).having("/", "/dev/loop1") == []
