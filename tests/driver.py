@@ -208,6 +208,7 @@ def running_driver(
     arguments: Sequence[str] = (),
     config: str | None = None,
     split: bool = False,
+    program: Sequence[str] = (),
 ) -> Iterator[Driver]:
     """Runs the driver over a pool and ends it afterwards, whatever happened meanwhile.
 
@@ -218,6 +219,7 @@ def running_driver(
         arguments: More arguments for `serve`; one given twice counts as given last.
         config: The text of a configuration file.
         split: Whether the controller gets a socket of its own.
+        program: What to run in place of the command, such as one with shorter intervals.
 
     Raises:
         DriverFailedError: It did not start, or its last end was not a clean one.
@@ -228,7 +230,8 @@ def running_driver(
     sockets = Path(tempfile.mkdtemp(prefix="csi-", dir="/tmp"))
     endpoint = f"unix://{sockets}/csi.sock"
     controller_endpoint = f"unix://{sockets}/controller.sock" if split else endpoint
-    command = [*COMMAND, "serve", "--endpoint", endpoint, "--node-id", NODE_ID, "--pool", str(pool)]
+    program = program or COMMAND
+    command = [*program, "serve", "--endpoint", endpoint, "--node-id", NODE_ID, "--pool", str(pool)]
     if split:
         command += ["--controller-endpoint", controller_endpoint]
     if config is not None:

@@ -103,6 +103,11 @@ def allocated_bytes(fd: int) -> int:
     return os.fstat(fd).st_blocks * 512
 
 
+def is_hole(fd: int, position: int) -> bool:
+    """Whether a file holds no data from a position on; blocks that were never written are none."""
+    return _next_data(fd, position) is None
+
+
 def preallocate(fd: int, size: int) -> None:
     """Gives a file real blocks up to `size` bytes; what it holds stays. fallocate(2).
 

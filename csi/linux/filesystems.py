@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from csi.linux.growth import grow_mounted, grow_unmounted_ext4
+from csi.linux.growth import check_ext4, grow_mounted, resize_ext4
 from csi.linux.programs import run
 from csi.linux.superblock import filesystem_bytes
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 __all__ = [
     "FILESYSTEMS",
     "FilesystemType",
+    "check_ext4",
     "filesystem_bytes",
     "grow_mounted",
-    "grow_unmounted_ext4",
     "has_journal",
     "kernel_version",
     "make_filesystem",
     "new_btrfs_identity",
     "probe",
+    "resize_ext4",
 ]
 
 _MIB = 1 << 20

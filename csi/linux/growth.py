@@ -25,6 +25,8 @@ _BTRFS_IOC_DEV_INFO = 0xD000941E
 
 _XFS_GEOMETRY_BYTES, _XFS_GROW_BYTES = 112, 16
 _BTRFS_ARGUMENT_BYTES, _BTRFS_FS_INFO_BYTES = 4096, 1024
+_BTRFS_LEAST_BYTES = 256 << 20
+"""The kernel resizes a btrfs to no less, although it can be made smaller."""
 _E2FSCK_FINE, _E2FSCK_CORRECTED = 0, 1
 
 
@@ -32,7 +34,7 @@ def grow_mounted(fs_type: str, mount_fd: int, device_size_bytes: int) -> None:
     """Grows a mounted filesystem to the size of its device; one that fills it stays as it is.
 
     A rest too small for the filesystem's own units (an XFS allocation group of 64 blocks, say)
-    stays unused.
+    stays unused, and so does what a btrfs has below 256 MiB.
 
     Args:
         fs_type: ext4, xfs or btrfs.
@@ -49,16 +51,38 @@ def grow_mounted(fs_type: str, mount_fd: int, device_size_bytes: int) -> None:
     )
 
 
-def grow_unmounted_ext4(
-    path: str, *, timeout_s: float = 3600, pass_fds: Sequence[int] = ()
-) -> None:
-    """Checks an unmounted ext4 and grows it to the size of its device or image. resize2fs(8).
+def check_ext4(path: str, *, timeout_s: float = 3600, pass_fds: Sequence[int] = ()) -> None:
+    """Checks an unmounted ext4, its journal replayed first; `resize_ext4` wants that. e2fsck(8).
 
     Raises:
-        ProgramFailed: The check found what it cannot repair unasked, or the growth failed.
+        ProgramFailed: It found what it cannot repair unasked.
     """
     check = ("e2fsck", "-f", "-p", path)
     run(check, timeout_s=timeout_s, pass_fds=pass_fds, ok=(_E2FSCK_FINE, _E2FSCK_CORRECTED))
+
+
+def copy_ext4_metadata(
+    source: str, target: str, *, timeout_s: float = 3600, pass_fds: Sequence[int] = ()
+) -> None:
+    """Copies an unmounted ext4 without the contents of its files, which become holes. e2image(8).
+
+    Its journal is copied, too, so that the copy can be checked and grown like the whole.
+
+    Raises:
+        ProgramFailed: It could not be read.
+    """
+    run(("e2image", "-r", source, target), timeout_s=timeout_s, pass_fds=pass_fds)
+
+
+def resize_ext4(path: str, *, timeout_s: float = 3600, pass_fds: Sequence[int] = ()) -> None:
+    """Grows an unmounted ext4 to the size of its device or image. resize2fs(8).
+
+    Killed amid it leaves the filesystem damaged, in the worst case beyond the repair of e2fsck: it
+    writes the superblock in pieces.
+
+    Raises:
+        ProgramFailed: It failed.
+    """
     run(("resize2fs", path), timeout_s=timeout_s, pass_fds=pass_fds)
 
 
@@ -100,6 +124,8 @@ def _grow_xfs(mount_fd: int, device_size_bytes: int) -> None:
 def _grow_btrfs(mount_fd: int, device_size_bytes: int) -> None:
     number, size, sector_bytes = _btrfs_device(mount_fd)
     if size >= device_size_bytes // sector_bytes * sector_bytes:
+        return
+    if device_size_bytes < _BTRFS_LEAST_BYTES:
         return
     argument = bytearray(_BTRFS_ARGUMENT_BYTES)
     struct.pack_into("=q4088s", argument, 0, 0, f"{number}:max".encode())

@@ -17,6 +17,7 @@ _NOT_FOUND, _NOT_RUNNABLE = 127, 126  # as a shell reports them
 _PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "e2fsck": "e2fsprogs",
+    "e2image": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",

@@ -28,6 +28,29 @@ def filesystem_bytes(fs_type: str, device_path_or_fd: str | int) -> int:
     return size
 
 
+def ext4_keeps_data_in_place(fd: int, size_bytes: int) -> bool:
+    """Whether resize2fs can grow an ext4 to that size without moving a block of data.
+
+    It moves some when the group descriptors outgrow the blocks that were reserved for them, which
+    are enough for 1,024 times the first size, unless mkfs was told otherwise.
+    """
+    block = os.pread(fd, 1024, 1024)
+    first, per_group = (
+        struct.unpack_from("<I", block, 20)[0],
+        struct.unpack_from("<I", block, 32)[0],
+    )
+    (reserved,) = struct.unpack_from("<H", block, 0xCE)
+    (features,) = struct.unpack_from("<I", block, 96)
+    descriptor_bytes = struct.unpack_from("<H", block, 0xFE)[0] if features & 0x80 else 32
+    block_bytes = 1 << (10 + block[24])
+
+    def tables(bytes_: int) -> int:
+        groups = -(-(bytes_ // block_bytes - first) // per_group)
+        return int(-(-groups * descriptor_bytes // block_bytes))
+
+    return tables(size_bytes) <= tables(filesystem_bytes("ext4", fd)) + int(reserved)
+
+
 def _ext4_bytes(fd: int) -> int | None:
     """Reads struct ext4_super_block, little-endian, at 1 KiB."""
     block = os.pread(fd, 1024, 1024)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from csi.linux.paths import open_beneath
-from csi.pool.shelf import BUILDING
+from csi.pool.building import BUILDING
 
 _NAME = "frozen.json"
 

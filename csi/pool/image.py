@@ -6,9 +6,11 @@ finds and formats nothing, so that no mistake there can cost data.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from csi.errors import Unavailable
 from csi.linux import copying, filesystems
 from csi.linux.paths import open_beneath
 
@@ -131,22 +133,66 @@ def give_own_identity(folder: int, fs_type: str) -> None:
 
 
 def preallocate_image(folder: int, size_bytes: int) -> None:
-    """Gives every hole of the image real blocks."""
+    """Gives every hole of the image real blocks, durably."""
     image = open_beneath(folder, IMAGE_NAME, os.O_RDWR)
     try:
         copying.preallocate(image, size_bytes)
-    finally:
-        os.close(image)
-
-
-def grow_image(folder: int, size_bytes: int, *, thick: bool) -> None:
-    """Makes the image longer, durably; one that is long enough stays as it is."""
-    image = open_beneath(folder, IMAGE_NAME, os.O_RDWR)
-    try:
-        if os.fstat(image).st_size < size_bytes:
-            os.ftruncate(image, size_bytes)
-        if thick:
-            copying.preallocate(image, size_bytes)
         os.fsync(image)
     finally:
         os.close(image)
+
+
+@contextlib.contextmanager
+def grown(folder: int, present_bytes: int, size_bytes: int, *, thick: bool) -> Iterator[None]:
+    """Makes the image longer, durably, for a block that records it.
+
+    Where that or the block fails the image gets its present length back, unless the block ended
+    without knowing what it recorded.
+
+    Raises:
+        Unavailable: It failed, and the image is longer now than its record says.
+    """
+    image = open_beneath(folder, IMAGE_NAME, os.O_RDWR)
+    try:
+        try:
+            if os.fstat(image).st_size < size_bytes:
+                os.ftruncate(image, size_bytes)
+            if thick:
+                copying.preallocate(image, size_bytes)
+            os.fsync(image)
+            yield
+        except Unavailable:
+            raise
+        except BaseException as error:
+            _shorten(image, present_bytes, error)
+            raise
+    finally:
+        os.close(image)
+
+
+def mend_length(folder: int, size_bytes: int) -> int:
+    """Cuts an image that is longer than its record says, as growth leaves it that was cut off.
+
+    Only holes go: an image that has data there is as the record should have been, and stays.
+    Returns the bytes that it is too long or, less than nothing, too short by now.
+    """
+    image = open_beneath(folder, IMAGE_NAME, os.O_RDWR)
+    try:
+        excess = os.fstat(image).st_size - size_bytes
+        if excess <= 0 or not copying.is_hole(image, size_bytes):
+            return excess
+        os.ftruncate(image, size_bytes)
+        os.fsync(image)
+        return 0
+    finally:
+        os.close(image)
+
+
+def _shorten(image: int, size_bytes: int, error: BaseException) -> None:
+    try:
+        os.ftruncate(image, size_bytes)
+    except OSError as failure:
+        raise Unavailable(
+            f"the image could not be made longer ({error}), and not be cut back yet: "
+            f"{failure.strerror}"
+        ) from error

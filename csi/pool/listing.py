@@ -9,6 +9,7 @@ from csi.errors import PoolUnavailable
 from csi.linux.copying import allocated_bytes
 from csi.model import Kind, Volume
 from csi.pool import directory, ids
+from csi.pool.building import Building
 from csi.pool.durability import Durability
 from csi.pool.image import IMAGE_NAME, PARTIAL_NAME
 from csi.pool.mark import MARK_NAME
@@ -43,7 +44,8 @@ def list_volumes(path: str) -> tuple[list[Row], dict[str, str]]:
     try:
         if MARK_NAME not in os.listdir(pool):
             raise PoolUnavailable(f"{path} is no pool: it carries no mark ({MARK_NAME})")
-        shelf = Shelf(pool, "volumes", Volume, Durability(pool))
+        durability = Durability(pool)
+        shelf = Shelf(pool, Building(pool, durability), "volumes", Volume, durability)
         shelf.load()
         rows = [_row(shelf, volume, os.path.abspath(path)) for _, volume in shelf.after(None)]
         return rows, dict(shelf.damaged)

@@ -13,7 +13,7 @@ import uuid
 import msgspec
 
 from csi.errors import InvalidRequest, PoolUnavailable
-from csi.pool.shelf import BUILDING, TRASH
+from csi.pool.building import BUILDING, TRASH
 
 MARK_NAME = "pool.json"
 FOLDERS = ("volumes", "snapshots", "groups", BUILDING, TRASH)

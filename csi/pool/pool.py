@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from csi.errors import PoolUnavailable
 from csi.linux.copying import can_clone
@@ -18,14 +19,17 @@ from csi.linux.project_quota import is_enforced
 from csi.linux.quota import simple_quotas_enabled
 from csi.linux.subvolume import is_btrfs, pending_bytes, start_cleaning, sysfs_folder
 from csi.linux.usage import FilesystemUsage, filesystem_usage
-from csi.model import Group, Snapshot, Volume
+from csi.model import Group, Record, Snapshot, Volume
 from csi.pool import ids
+from csi.pool.building import BUILDING, TRASH, Building, Site
 from csi.pool.durability import Durability
 from csi.pool.group_limits import GroupLimits
 from csi.pool.limits import Limits
 from csi.pool.mark import FOLDERS, MARK_NAME, read_mark
 from csi.pool.project_limits import ProjectLimits
-from csi.pool.shelf import BUILDING, TRASH, Shelf, Site, move_to_trash
+from csi.pool.shelf import Shelf
+
+R = TypeVar("R", bound=Record)
 
 SILENT_S = 5.0
 """After how long without an answer to a write nobody else is let write to a pool."""
@@ -51,6 +55,7 @@ class Pool:
         features: What its filesystem can do.
         limits: What holds directories to their size; None where nothing does.
         durability: How what is done in it is made to last.
+        building: What is under construction, and what was thrown away.
         volumes: The volumes; likewise `snapshots` and `groups`.
     """
 
@@ -67,9 +72,10 @@ class Pool:
             directory_quota=self.limits is not None,
         )
         self.durability = Durability(fd)
-        self.volumes = Shelf(fd, "volumes", Volume, self.durability, self.check_answers)
-        self.snapshots = Shelf(fd, "snapshots", Snapshot, self.durability, self.check_answers)
-        self.groups = Shelf(fd, "groups", Group, self.durability, self.check_answers)
+        self.building = Building(fd, self.durability)
+        self.volumes = self._shelf("volumes", Volume)
+        self.snapshots = self._shelf("snapshots", Snapshot)
+        self.groups = self._shelf("groups", Group)
         self._lock = lock
         self._writing_since: float | None = None
 
@@ -192,17 +198,17 @@ class Pool:
 
     def unfinished(self) -> list[str]:
         """Returns the names of what a crash left in `building/`."""
-        return self._names(BUILDING)
+        return self.building.names(BUILDING)
 
     def abandon(self, name: str) -> None:
         """Moves an unfinished entry to the trash."""
         with contextlib.suppress(OSError), self._opened(f"{BUILDING}/{name}") as folder:
             self._release_unfinished(folder)
-        move_to_trash(self.fd, BUILDING, name, name, self.durability)
+        self.building.move_to_trash(BUILDING, name, name)
 
     def trash(self) -> list[str]:
         """Returns the names of what waits in the trash."""
-        return self._names(TRASH)
+        return self.building.names(TRASH)
 
     @contextlib.contextmanager
     def trash_folder(self) -> Iterator[int]:
@@ -210,15 +216,16 @@ class Pool:
         with self._opened(TRASH) as descriptor:
             yield descriptor
 
+    def _shelf(self, folder: str, record_type: type[R]) -> Shelf[R]:
+        return Shelf(
+            self.fd, self.building, folder, record_type, self.durability, self.check_answers
+        )
+
     def _release_unfinished(self, folder: int) -> None:
         """Takes away what limits the directory of an open entry, if it has one."""
         if self.limits is not None:
             with contextlib.suppress(OSError):
                 self.limits.abandon(folder)
-
-    def _names(self, folder: str) -> list[str]:
-        with self._opened(folder) as descriptor:
-            return os.listdir(descriptor)
 
     @contextlib.contextmanager
     def _opened(self, folder: str) -> Iterator[int]:

@@ -38,7 +38,8 @@ def write_record(folder: int, record: Record, durability: Durability) -> None:
     The caller makes the new name durable, with whatever else it has to: `Durability.names`.
 
     Raises:
-        OSError: Nothing has changed; the old record stands.
+        OSError: The old record stands, or, where only its place could not be synced, the new one
+            for now: `read_record` tells which is seen.
     """
     temporary = f".{RECORD_NAME}.{secrets.token_hex(6)}"
     descriptor = os.open(

@@ -1,9 +1,12 @@
 """A folder of the pool with one entry an object, and the index of it in memory.
 
 An entry is a directory named by the object's key that holds `record.json` and the data. It is
-built under a temporary name in `building/`, synced, and renamed into place: the rename is the
-commit. Taking it away is a rename into `trash/`, whose bytes go later. So after a crash an entry
-is whole or it is rubbish, and a look at two folders tells which.
+built under a temporary name (`csi.pool.building`), synced, and renamed into place: the rename is
+the commit. Taking it away is a rename into the trash, whose bytes go later. So after a crash an
+entry is whole or it is rubbish, and a look at two folders tells which.
+
+What cannot be synced is taken back before the error goes on, since the disk may have it or not.
+Where that fails too the caller hears `Unavailable`, and the next try finds its way from there.
 """
 
 from __future__ import annotations
@@ -14,31 +17,20 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from csi.errors import AlreadyExists, NotNow
+from csi.errors import AlreadyExists, NotNow, Unavailable
 from csi.linux.paths import open_beneath, rename_noreplace
 from csi.model import Record
 from csi.pool import ids, records
+from csi.pool.building import BUILDING, TRASH, Building, Site, opened_folders
 from csi.pool.durability import Durability
 
-BUILDING = "building"
-TRASH = "trash"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 R = TypeVar("R", bound=Record)
 Position = tuple[int, str]
 """Where an entry stands in a listing: by creation, then by key, so that new ones come last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """An entry under construction: an open folder under a temporary name."""
-
-    key: str
-    name: str
-    fd: int
 
 
 class Shelf(Generic[R]):
@@ -51,6 +43,7 @@ class Shelf(Generic[R]):
     def __init__(
         self,
         pool_fd: int,
+        building: Building,
         folder: str,
         record_type: type[R],
         durability: Durability,
@@ -59,6 +52,7 @@ class Shelf(Generic[R]):
         """Takes a folder of a pool; `before_writing` may raise to keep it as it is."""
         self.folder = folder
         self._pool_fd = pool_fd
+        self._building = building
         self._durability = durability
         self._record_type = record_type
         self._before_writing = before_writing
@@ -143,27 +137,10 @@ class Shelf(Generic[R]):
 
     # --- changing --------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def site(self, key: str) -> Iterator[Site]:
-        """Opens a temporary folder to build an entry in; what is not committed goes to trash."""
+    def site(self, key: str) -> contextlib.AbstractContextManager[Site]:
+        """Opens a temporary folder to build an entry in; see `Building.site`."""
         self._before_writing()
-        name = f"{key}.{secrets.token_hex(6)}"
-        building = open_beneath(self._pool_fd, BUILDING, _DIRECTORY)
-        try:
-            os.mkdir(name, 0o700, dir_fd=building)
-            try:
-                fd = open_beneath(building, name, _DIRECTORY)
-                try:
-                    yield Site(key, name, fd)
-                finally:
-                    os.close(fd)
-            except BaseException:
-                # What cannot be moved now is swept at the next start; a committed entry is gone.
-                with contextlib.suppress(OSError):
-                    move_to_trash(self._pool_fd, BUILDING, name, name, self._durability)
-                raise
-        finally:
-            os.close(building)
+        return self._building.site(key)
 
     def commit(self, site: Site, record: R) -> None:
         """Writes the record and renames the entry into place, durably.
@@ -172,47 +149,104 @@ class Shelf(Generic[R]):
 
         Raises:
             AlreadyExists: Something else lies at that place of the pool.
+            Unavailable: It is in place, nobody knows whether to stay, and does not count.
         """
         records.write_record(site.fd, record, self._durability)
         self._durability.inside(site.fd)
-        with _folders(self._pool_fd, BUILDING, self.folder) as (building, target):
+        with opened_folders(self._pool_fd, BUILDING, self.folder) as (building, target):
+            self._put_in_place(building, target, site)
             try:
-                rename_noreplace(building, site.name, target, site.key)
-            except FileExistsError as error:
-                raise AlreadyExists(
-                    f"the pool already has something at {self.folder}/{site.key} that this driver "
-                    "did not make"
-                ) from error
-            self._index(site.key, record)
-            self._durability.names(target)
+                self._durability.names(target)
+            except OSError as error:
+                self._take_back(building, target, site, error)
+                raise
+        self._index(site.key, record)
 
     def replace(self, record: R) -> R:
-        """Writes a changed record over the old one and returns it."""
+        """Writes a changed record over the old one and returns it.
+
+        Raises:
+            OSError: The old one stands.
+            Unavailable: Nobody knows which of the two stands; the old one counts.
+        """
         self._before_writing()
         key = ids.key_of(record.id)
         with self.opened(key) as folder:
-            records.write_record(folder, record, self._durability)
-            self._durability.names(folder)
+            try:
+                records.write_record(folder, record, self._durability)
+                self._durability.names(folder)
+            except OSError as error:
+                self._put_back(folder, key, error)
+                raise
         with self._guard:
             self._entries[key] = record
         return record
 
     def change(self, record: R, **fields: object) -> R:
-        """Writes a copy of the record in which the given fields differ, and returns it."""
+        """Writes a copy of the record in which the given fields differ; see `replace`."""
         return self.replace(record.replace(**fields))
 
     def discard(self, record: R) -> None:
         """Takes an entry away at once; its bytes are freed later, from the trash."""
         self._before_writing()
         key = ids.key_of(record.id)
-        trash_name = f"{key}.{secrets.token_hex(6)}"
-        move_to_trash(self._pool_fd, self.folder, key, trash_name, self._durability)
-        with self._guard:
-            del self._entries[key]
-            place = (record.created_ns, key)
-            index = bisect.bisect_left(self._order, place)
-            if index < len(self._order) and self._order[index] == place:
-                del self._order[index]
+        try:
+            self._building.move_to_trash(self.folder, key, f"{key}.{secrets.token_hex(6)}")
+        except FileNotFoundError:
+            # An earlier try has moved it, and could not make that durable.
+            with opened_folders(self._pool_fd, self.folder, TRASH) as (source, trash):
+                self._durability.names(source, trash)
+        self._forget(key, record)
+
+    def revoke(self, record: R) -> None:
+        """Takes back an entry that was committed and must not count.
+
+        Raises:
+            Unavailable: It cannot be taken away now. It does not count all the same.
+        """
+        key = ids.key_of(record.id)
+        try:
+            self.discard(record)
+        except OSError as error:
+            self._building.leave(self.folder, key)
+            self._forget(key, record)
+            raise Unavailable(
+                f"{record.id} was made and could not be taken back yet: {error.strerror}"
+            ) from error
+
+    def _put_in_place(self, building: int, target: int, site: Site) -> None:
+        try:
+            rename_noreplace(building, site.name, target, site.key)
+        except FileExistsError as error:
+            if not self._building.make_way(self.folder, site.key):
+                raise AlreadyExists(
+                    f"the pool already has something at {self.folder}/{site.key} that this driver "
+                    "did not make"
+                ) from error
+            rename_noreplace(building, site.name, target, site.key)
+
+    def _take_back(self, building: int, target: int, site: Site, error: OSError) -> None:
+        try:
+            rename_noreplace(target, site.key, building, site.name)
+        except OSError as failure:
+            self._building.leave(self.folder, site.key)
+            raise Unavailable(
+                f"{self.folder}/{site.key} could not be made durable ({error.strerror}), and not "
+                f"be taken back either ({failure.strerror}); the next try makes it anew"
+            ) from error
+
+    def _put_back(self, folder: int, key: str, error: OSError) -> None:
+        """Makes sure that the old record stands after a new one could not be written."""
+        old = self._entries[key]
+        try:
+            if records.read_record(folder, records.RECORD_NAME, self._record_type) != old:
+                records.write_record(folder, old, self._durability)
+                self._durability.names(folder)
+        except (OSError, records.DamagedRecordError) as failure:
+            raise Unavailable(
+                f"the record of {old.id} could not be written ({error.strerror}), and nobody knows "
+                f"whether the old one stands: {failure}"
+            ) from error
 
     def _read(self, folder: int, key: str) -> R:
         record = records.read_record(folder, f"{key}/{records.RECORD_NAME}", self._record_type)
@@ -225,24 +259,10 @@ class Shelf(Generic[R]):
             self._entries[key] = record
             bisect.insort(self._order, (record.created_ns, key))
 
-
-def move_to_trash(
-    pool_fd: int, folder: str, name: str, trash_name: str, durability: Durability
-) -> None:
-    """Renames an entry into the trash, durably."""
-    with _folders(pool_fd, folder, TRASH) as (source, trash):
-        rename_noreplace(source, name, trash, trash_name)
-        durability.names(source, trash)
-
-
-@contextlib.contextmanager
-def _folders(pool_fd: int, first: str, second: str) -> Iterator[tuple[int, int]]:
-    one = open_beneath(pool_fd, first, _DIRECTORY)
-    try:
-        two = open_beneath(pool_fd, second, _DIRECTORY)
-        try:
-            yield one, two
-        finally:
-            os.close(two)
-    finally:
-        os.close(one)
+    def _forget(self, key: str, record: R) -> None:
+        with self._guard:
+            del self._entries[key]
+            place = (record.created_ns, key)
+            index = bisect.bisect_left(self._order, place)
+            if index < len(self._order) and self._order[index] == place:
+                del self._order[index]

@@ -61,6 +61,16 @@ _CODES: dict[type[BaseException], grpc.StatusCode] = {
     DriverError: grpc.StatusCode.INTERNAL,
 }
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ASK_FOR_ROOM = frozenset(
+    {
+        "CreateVolume",
+        "ControllerExpandVolume",
+        "CreateSnapshot",
+        "CreateVolumeGroupSnapshot",
+        "NodeExpandVolume",
+    }
+)
+"""To all others the specification has no RESOURCE_EXHAUSTED, or gives it another meaning."""
 
 _log = logging.getLogger("csi.rpc")
 
@@ -74,15 +84,18 @@ class Status(NamedTuple):
     """Whether the log is to show where the error came from."""
 
 
-def status_of(error: Exception) -> Status:
-    """Returns the status for an error, by the closest of its ancestors that the table has."""
+def status_of(error: Exception, method: str = "") -> Status:
+    """Returns the status for an error, by the closest of its ancestors that the table has.
+
+    A full disk is told as such by the methods that ask for room.
+    """
     for ancestor in type(error).__mro__:
         code = _CODES.get(ancestor)
         if code is not None:
             surprising = code is grpc.StatusCode.INTERNAL
             return Status(code, str(error) or code.value[1], surprising)
     if isinstance(error, OSError):
-        full = error.errno in _FULL
+        full = error.errno in _FULL and method in _ASK_FOR_ROOM
         code = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE
         return Status(code, _in_words(error), surprising=True)
     # What went wrong is nothing that a caller could act on, and may hold what it must not see.
@@ -238,7 +251,7 @@ def _report_abandoned(name: str, request: Message, started: float) -> None:
 
 
 def _report_failure(name: str, request: Message, error: Exception, started: float) -> Status:
-    status = status_of(error)
+    status = status_of(error, name)
     # First scrubbed, then cut: half a secret would not be found.
     message = _fit_to_travel(redaction.scrub(status.message, request))
     known = redaction.identifiers(request)

@@ -50,14 +50,21 @@ class Allowances:
             depot.pool.limits.change(folder, volume.quota_number, limit)
 
     def ensure_lender(self, lender_id: str) -> None:
-        """Is `ensure` for the volume that something has just been taken of, if it is still there.
+        """Is `ensure` for the volume that something was taken of, if it is still there.
 
-        Raises:
-            OSError: The kernel did not take it.
+        It never fails, since what was taken is there already: what the kernel does not take now
+        is tried again within a minute.
         """
-        found = self._find(lender_id)
-        if found is not None:
-            self.ensure(found.depot, found.record)
+        try:
+            found = self._find(lender_id)
+            if found is not None:
+                self.ensure(found.depot, found.record)
+        except (OSError, NotNow) as error:
+            self.later(lender_id)
+            _log.warning(
+                "a limit cannot be set yet",
+                extra={"volume_id": lender_id, "reason": str(error)},
+            )
 
     @contextlib.contextmanager
     def released(self, pool: Pool, volume: Volume) -> Iterator[None]:
@@ -85,13 +92,7 @@ class Allowances:
             if depot.pool.limits is not None:
                 depot.pool.limits.settle()
         for lender_id in waiting:
-            try:
-                self.ensure_lender(lender_id)
-            except (OSError, NotNow) as error:
-                _log.warning(
-                    "a limit cannot be set",
-                    extra={"volume_id": lender_id, "reason": str(error)},
-                )
+            self.ensure_lender(lender_id)
 
     def ensure_all(self) -> None:
         """Sets the limits of all volumes of which something is kept, after a restart."""
@@ -107,8 +108,9 @@ class Allowances:
 
         On btrfs, who may write to a directory may also make a subvolume in it that belongs to no
         group, or to a stranger's. What it holds is charged from now on. Elsewhere its owner may
-        change its project.
+        change its project. Limits that could not be set earlier are set now.
         """
+        self.settle()
         for depot, volume in self._pools.volumes():
             limits = depot.pool.limits
             if limits is None or not volume.quota_number:

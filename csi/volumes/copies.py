@@ -20,10 +20,10 @@ from csi.volumes.moments import Origin
 from csi.volumes.pools import (
     Depot,
     Pools,
+    enter_snapshot,
+    enter_volume,
     measure_snapshot,
     measure_volume,
-    snapshot_entry,
-    volume_entry,
 )
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Copies:
             )
             whole = depot.pool.volumes.change(volume, copying=False)
             depot.ledger.settle(key)
-            depot.ledger.put(key, volume_entry(depot.pool, whole))
+            enter_volume(depot, whole)
 
         depot.ledger.watch(key, lambda: measure_volume(depot.pool, volume))
         self._start(key, volume.id, copy, hold)
@@ -71,7 +71,7 @@ class Copies:
             )
             whole = depot.pool.snapshots.change(snapshot, copying=False, held_bytes=own)
             depot.ledger.settle(key)
-            depot.ledger.put(key, snapshot_entry(depot.pool, whole))
+            enter_snapshot(depot, whole)
 
         depot.ledger.watch(key, lambda: measure_snapshot(depot.pool, snapshot))
         self._start(key, snapshot.id, copy, hold)
@@ -108,8 +108,13 @@ class Copies:
             _log.error("a copy cannot go on", extra={"volume_id": volume.id, "reason": str(error)})
             return
         lock = f"{source.type}:{origin.key}"
-        hold = self._locks.many([f"volume:{ids.key_of(volume.id)}"], [lock], volume.id)
-        self.start_volume(depot, volume, origin, hold)
+        key = ids.key_of(volume.id)
+        hold = self._locks.many([f"volume:{key}"], [lock], volume.id)
+        present = depot.pool.volumes.peek(key)
+        if present is None or not present.copying:
+            hold.release()  # it became whole, or was deleted, before it was locked
+            return
+        self.start_volume(depot, present, origin, hold)
 
     def ensure_snapshot(self, depot: Depot, snapshot: Snapshot) -> None:
         """Begins the copy into a snapshot again if it has failed."""
@@ -124,7 +129,11 @@ class Copies:
             return
         key = ids.key_of(snapshot.id)
         hold = self._locks.many([f"snapshot:{key}"], [f"volume:{origin.key}"], snapshot.id)
-        self.start_snapshot(depot, snapshot, origin, hold)
+        present = depot.pool.snapshots.peek(key)
+        if present is None or not present.copying:
+            hold.release()
+            return
+        self.start_snapshot(depot, present, origin, hold)
 
     def _start(
         self, key: str, object_id: str, copy: Callable[[image.KeepGoing], None], hold: Hold

@@ -25,12 +25,12 @@ from csi.model import (
     VolumeRequest,
 )
 from csi.pool import directory, ids, image
+from csi.pool.building import Site
 from csi.pool.pool import Pool
-from csi.pool.shelf import Site
 from csi.volumes import capabilities, moments, sizes
 from csi.volumes.agreement import check_same, check_topology
 from csi.volumes.moments import Origin, Taken
-from csi.volumes.pools import Depot, Found, volume_entry
+from csi.volumes.pools import Depot, Found, enter_volume
 from csi.volumes.sources import get_origin, lender_of_copy, lock_of
 from csi.volumes.tools import Tools
 
@@ -136,7 +136,7 @@ class Creation:
 
     def _commit(self, depot: Depot, volume: Volume, site: Site) -> Volume:
         depot.pool.volumes.commit(site, volume)
-        depot.ledger.put(site.key, volume_entry(depot.pool, volume))
+        enter_volume(depot, volume)
         return volume
 
     def _plan(

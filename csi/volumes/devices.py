@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,18 +17,23 @@ from csi.errors import NotNow, Unavailable
 from csi.linux import loop, mounts
 from csi.linux.bounded import FilesystemHeld
 from csi.linux.freeze import thaw
-from csi.linux.growth import grow_mounted, grow_unmounted_ext4
+from csi.linux.growth import grow_mounted
 from csi.linux.loop_status import LoopDevice
-from csi.linux.superblock import filesystem_bytes
+from csi.linux.mounts import Mount
 from csi.model import Capability, Kind, Volume
 from csi.pool.directory import DATA_NAME
 from csi.pool.image import IMAGE_NAME
+from csi.pool.image_growth import ensure_ext4_fills
 from csi.pool.pool import Pool
 from csi.volumes import presence
 from csi.volumes.pools import Found
 from csi.volumes.presence import Presence
 
+_log = logging.getLogger(__name__)
+
 _LET_GO_S = 3.0
+_GROWN_MOUNTED = ("xfs", "btrfs")
+"""What needs no privilege to grow while it is mounted, unlike ext4."""
 _ALWAYS = {"xfs": ("nouuid",)}
 """A restored XFS has the UUID of its source, and is mounted beside it."""
 
@@ -51,12 +57,15 @@ def mount_volume(found: Found[Volume], path: str, target: int, capability: Capab
         loop.refresh_size(device)
         _mount_device(volume, device, path, target, capability, orphan=not present.mounts)
         return
+    if volume.fs_type == "ext4":
+        with pool.volumes.opened(found.key) as folder:
+            ensure_ext4_fills(
+                folder, reflink=pool.features.reflink, may_grow=not is_read_only(capability)
+            )
     with (
         pool.volumes.opened(found.key, IMAGE_NAME, os.O_RDWR) as image,
         loop.attach(image, autoclear=True) as attached,
     ):
-        if volume.fs_type == "ext4" and not is_read_only(capability):
-            _grow_ext4_unmounted(attached.device.path)
         _mount_device(volume, attached.device.path, path, target, capability)
 
 
@@ -145,6 +154,23 @@ def grow_in_use(pool: Pool, volume: Volume, key: str) -> None:
         ) from error
 
 
+def grow_staged(volume: Volume, mount: Mount, capability: Capability) -> None:
+    """Grows a filesystem that an earlier try has mounted and did not come to grow.
+
+    It never fails: the filesystem is mounted and can be used as it is.
+    """
+    if volume.fs_type not in _GROWN_MOUNTED or is_read_only(capability):
+        return
+    try:
+        with opened_mount(mount.target) as root:
+            grow_mounted(volume.fs_type, root, loop.device_size(mount.source))
+    except (OSError, FilesystemHeld) as error:
+        _log.warning(
+            "a filesystem could not be grown to its volume's size",
+            extra={"volume_id": volume.id, "reason": str(error)},
+        )
+
+
 @contextlib.contextmanager
 def opened_mount(path: str) -> Iterator[int]:
     """Opens the root of what is mounted at a path."""
@@ -193,7 +219,7 @@ def _mount_device(
     mounts.mount_filesystem(device, target, volume.fs_type, options=options, read_only=read_only)
     if orphan:
         _thaw(path)  # somebody unmounted it by hand while it was frozen
-    if read_only or volume.fs_type == "ext4":
+    if read_only or volume.fs_type not in _GROWN_MOUNTED:
         return
     try:
         with opened_mount(path) as mount:
@@ -201,8 +227,3 @@ def _mount_device(
     except BaseException:
         mounts.unmount(path)
         raise
-
-
-def _grow_ext4_unmounted(device: str) -> None:
-    if filesystem_bytes("ext4", device) < loop.device_size(device):
-        grow_unmounted_ext4(device)

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from csi.errors import AlreadyExists, InvalidRequest, NotFound, NotNow, UnsupportedRequest
 from csi.model import Access, Group, Kind, Snapshot, SnapshotParameters, Volume
 from csi.pool import ids, image
-from csi.pool.shelf import Site
+from csi.pool.building import Site
 from csi.volumes import moments, presence
 from csi.volumes.moments import Origin, Taken
-from csi.volumes.pools import Depot, Found, snapshot_entry
+from csi.volumes.pools import Depot, Found, enter_snapshot
 from csi.volumes.snapshots import plan, settle, snapshot_source
 from csi.volumes.tools import Tools
 
@@ -103,6 +103,8 @@ class Groups:
         """
         found = self._tools.pools.find_group(group_id)
         if found is None:
+            # An earlier try may have ended between the group and its members.
+            self._discard_members(group_id, snapshot_ids)
             return
         _check_members(found.record, snapshot_ids)
         keys = [ids.key_of(member) for member in found.record.snapshot_ids]
@@ -113,12 +115,17 @@ class Groups:
             found = self._tools.pools.find_group(group_id)
             if found is None:
                 return
-            snapshots = self._with_members(found).snapshots
             found.depot.pool.groups.discard(found.record)
-            for snapshot in snapshots:
-                discard_member(found.depot, snapshot)
-                self._tools.allowances.later(snapshot.source_volume_id)
-            self._tools.reaper.wake()
+            self._discard_members(found.record.id, snapshot_ids)
+
+    def _discard_members(self, group_id: str, snapshot_ids: Sequence[str]) -> None:
+        """Discards the members of a group that is gone itself."""
+        for snapshot_id in snapshot_ids:
+            member = self._tools.pools.find_snapshot(snapshot_id)
+            if member is not None and member.record.group_id == group_id:
+                discard_member(member.depot, member.record)
+                self._tools.allowances.later(member.record.source_volume_id)
+        self._tools.reaper.wake()
 
     def _found(self, found: Found[Group], source_volume_ids: Sequence[str]) -> GroupSnapshot:
         if sorted(found.record.source_volume_ids) != sorted(source_volume_ids):
@@ -182,8 +189,8 @@ class Groups:
         with contextlib.ExitStack() as undo:
             for member, snapshot in zip(members, snapshots, strict=True):
                 depot.pool.snapshots.commit(member.site, snapshot)
-                undo.callback(discard_member, depot, snapshot)
-                depot.ledger.put(member.site.key, snapshot_entry(depot.pool, snapshot))
+                undo.callback(_revoke_member, depot, snapshot)
+                enter_snapshot(depot, snapshot)
             depot.pool.groups.commit(group_site, group)
             undo.pop_all()
 
@@ -198,6 +205,11 @@ class Groups:
             self._tools.copies.start_snapshot(depot, snapshot, member.origin, hold)
         if waiting:
             self._tools.copies.wait(waiting[-1][0].site.key)
+
+
+def _revoke_member(depot: Depot, snapshot: Snapshot) -> None:
+    depot.ledger.remove(ids.key_of(snapshot.id))
+    depot.pool.snapshots.revoke(snapshot)
 
 
 def discard_member(depot: Depot, snapshot: Snapshot) -> None:

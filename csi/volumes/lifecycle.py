@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from csi.answers import Page
-from csi.errors import InUse, OperationPending
+from csi.errors import InUse, OperationPending, Unavailable
 from csi.model import Capability, Kind, LimitChanges, Parameters, SizeRange, Volume, VolumeRequest
 from csi.pool import image
 from csi.volumes import capabilities, paging, presence, sizes
 from csi.volumes.creation import Creation
-from csi.volumes.pools import Found, is_backed, volume_entry
+from csi.volumes.pools import Found, enter_volume, is_backed
 from csi.volumes.tools import Tools
 
 _ALLOCATION = {False: "thin", True: "thick"}
@@ -105,14 +106,40 @@ class Lifecycle:
         with depot.ledger.reserve(
             target, backed=is_backed(volume), present_bytes=volume.size_bytes
         ):
-            if volume.kind is Kind.IMAGE:
-                with depot.pool.volumes.opened(found.key) as folder:
-                    image.grow_image(folder, target, thick=volume.parameters.thick)
-            else:
-                self._tools.allowances.ensure(depot, volume, target)
-            grown = depot.pool.volumes.change(volume, size_bytes=target)
-            depot.ledger.put(found.key, volume_entry(depot.pool, grown))
+            with self._larger_data(found, target):
+                grown = depot.pool.volumes.change(volume, size_bytes=target)
+            enter_volume(depot, grown)
         return grown
+
+    @contextlib.contextmanager
+    def _larger_data(self, found: Found[Volume], size_bytes: int) -> Iterator[None]:
+        """Makes room in a volume's data for a block that records it, or takes the room back."""
+        depot, volume = found
+        if volume.kind is Kind.IMAGE:
+            thick = volume.parameters.thick
+            with (
+                depot.pool.volumes.opened(found.key) as folder,
+                image.grown(folder, volume.size_bytes, size_bytes, thick=thick),
+            ):
+                yield
+            return
+        try:
+            self._tools.allowances.ensure(depot, volume, size_bytes)
+            yield
+        except Unavailable:
+            raise  # nobody knows what the record says
+        except BaseException as error:
+            self._take_back_limit(found, error)
+            raise
+
+    def _take_back_limit(self, found: Found[Volume], error: BaseException) -> None:
+        try:
+            self._tools.allowances.ensure(found.depot, found.record)
+        except OSError as failure:
+            raise Unavailable(
+                f"volume {found.record.id} could not be grown ({error}), and its limit not be "
+                f"taken back yet: {failure.strerror}"
+            ) from error
 
     def modify(self, volume_id: str, changes: LimitChanges) -> None:
         """Changes the limits of a volume, also while pods use it; a repeat brings them into force.

@@ -154,12 +154,37 @@ class Pools:
         return None
 
 
+def enter_volume(depot: Depot, volume: Volume) -> None:
+    """Enters a volume into the ledger as it is now; it never fails.
+
+    One that cannot be measured now is measured at the next question.
+    """
+    try:
+        entry = volume_entry(depot.pool, volume)
+    except OSError:
+        entry = Entry(_promised(volume), backed=is_backed(volume))
+        depot.ledger.watch(ids.key_of(volume.id), lambda: measure_volume(depot.pool, volume))
+    depot.ledger.put(ids.key_of(volume.id), entry)
+
+
+def enter_snapshot(depot: Depot, snapshot: Snapshot) -> None:
+    """Enters a snapshot into the ledger as it is now; see `enter_volume`."""
+    try:
+        entry = snapshot_entry(depot.pool, snapshot)
+    except OSError:
+        entry = Entry(snapshot.held_bytes)
+        depot.ledger.watch(ids.key_of(snapshot.id), lambda: measure_snapshot(depot.pool, snapshot))
+    depot.ledger.put(ids.key_of(snapshot.id), entry)
+
+
 def volume_entry(pool: Pool, volume: Volume) -> Entry:
     """Returns what the ledger holds of a volume, measured now."""
-    promised = volume.size_bytes
-    if volume.kind is Kind.DIRECTORY:
-        promised += volume.borrowed_bytes
-    return Entry(promised, measure_volume(pool, volume), backed=is_backed(volume))
+    return Entry(_promised(volume), measure_volume(pool, volume), backed=is_backed(volume))
+
+
+def _promised(volume: Volume) -> int:
+    borrowed = volume.borrowed_bytes if volume.kind is Kind.DIRECTORY else 0
+    return volume.size_bytes + borrowed
 
 
 def is_backed(volume: Volume) -> bool:

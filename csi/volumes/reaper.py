@@ -30,8 +30,13 @@ class Reaper:
     """One thread that empties the trash of every pool."""
 
     def __init__(self, pools: Sequence[Pool], when_empty: Callable[[], None]) -> None:
-        """Prepares to empty the trash of some pools; `when_empty` is called each time it is."""
+        """Prepares to empty the trash of some pools; `when_empty` is called each time it is.
+
+        From now on it is woken when something is thrown away.
+        """
         self._pools = tuple(pools)
+        for pool in self._pools:
+            pool.building.when_thrown_away = self.wake
         self._when_empty = when_empty
         self._work = threading.Event()
         self._stop = threading.Event()
@@ -68,6 +73,7 @@ class Reaper:
 
     def _empty(self, pool: Pool) -> bool:
         try:
+            pool.building.throw_away_left()
             names = pool.trash()
         except OSError as error:
             _log.error("the trash cannot be read", extra={"pool": pool.name, "reason": str(error)})

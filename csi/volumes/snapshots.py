@@ -8,11 +8,11 @@ from csi.answers import Page
 from csi.errors import AlreadyExists, InvalidRequest, NotFound, OperationPending, UnsupportedRequest
 from csi.model import Kind, Snapshot, SnapshotParameters, Volume
 from csi.pool import ids, image
-from csi.pool.shelf import Site
+from csi.pool.building import Site
 from csi.volumes import moments, paging
 from csi.volumes.capacity import Entry
 from csi.volumes.moments import Origin, Taken
-from csi.volumes.pools import Depot, Found, Pools, snapshot_entry
+from csi.volumes.pools import Depot, Found, Pools, enter_snapshot
 from csi.volumes.tools import Tools
 
 
@@ -142,7 +142,7 @@ class Snapshots:
         with depot.ledger.reserve(snapshot.held_bytes), depot.pool.snapshots.site(key) as site:
             snapshot = settle(snapshot, self._moment(origin, site, parameters))
             depot.pool.snapshots.commit(site, snapshot)
-            depot.ledger.put(key, snapshot_entry(depot.pool, snapshot))
+            enter_snapshot(depot, snapshot)
         self._tools.allowances.ensure_lender(snapshot.source_volume_id)
         return snapshot
 

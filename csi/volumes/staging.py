@@ -8,6 +8,7 @@ to. Staging again after a reboot finds nothing mounted and simply does it again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 
@@ -21,6 +22,7 @@ from csi.volumes.presence import Presence
 from csi.volumes.tools import Tools
 
 DEVICE_NAME = "device"
+_BUSY = frozenset({errno.EBUSY, errno.EINVAL})
 _COMPARED = frozenset({"ro", "noexec", "noatime", "nodiratime"})
 """Options of a mount that the kernel shows as they were given."""
 _SHOWN = re.compile(r"sync|dirsync|lazytime|data=(journal|writeback)|commit=(?!0*(5|30)?$)\d+")
@@ -46,6 +48,9 @@ class Staging:
         """
         found = self._tools.pools.get_volume(volume_id)
         found.depot.pool.check_answers()
+        if found.record.copying:
+            # Nobody creates it again: a copy that has failed can begin again from here alone.
+            self._tools.copies.ensure_volume(found.depot, found.record)
         with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
             found = self._tools.pools.get_volume(volume_id)
             check_usable(found.record, capability)
@@ -158,6 +163,7 @@ def take_away(volume_id: str, path: str, present: Presence | None) -> None:
 
     Raises:
         NotNow: What is mounted there is not this volume, or it is busy.
+        OSError: It could not be unmounted for another reason.
     """
     if not targets.is_mounted(path):
         return
@@ -168,6 +174,8 @@ def take_away(volume_id: str, path: str, present: Presence | None) -> None:
                 devices.thaw_before_last(present, path)
             mounts.unmount(path)
     except OSError as error:
+        if error.errno not in _BUSY:
+            raise
         raise NotNow(f"{path} cannot be unmounted: {error.strerror}") from error
     if targets.is_mounted(path):
         raise NotNow(f"what is mounted at {path} is not volume {volume_id}; it is left alone")
@@ -184,6 +192,7 @@ def _stage_filesystem(found: Found[Volume], path: str, capability: Capability) -
         mount = find_mount(presence.look(found.depot.pool, found.key), path)
         if mount is not None:
             check_same_mount(mount, capability, read_only=False)
+            devices.grow_staged(found.record, mount, capability)
             return
         devices.mount_volume(found, path, target, capability)
 

@@ -16,7 +16,8 @@ from csi.linux.freeze import thaw
 from csi.model import Kind, Volume
 from csi.pool import directory, ids
 from csi.pool.frozen_note import read_frozen_note
-from csi.pool.image import IMAGE_NAME, PATH_ONLY
+from csi.pool.image import IMAGE_NAME, PATH_ONLY, mend_length
+from csi.pool.image_growth import drop_copy
 from csi.volumes import presence
 from csi.volumes.capacity import Entry
 from csi.volumes.devices import opened_mount
@@ -38,6 +39,7 @@ def recover(depot: Depot) -> None:
     _report_unheld(depot)
     _abandon_unfinished(depot)
     _drop_memberless(depot)
+    _mend_images(depot)
     _count(depot)
 
 
@@ -94,6 +96,26 @@ def _drop_memberless(depot: Depot) -> None:
         if group is None:
             discard_member(depot, snapshot)
             _log.info("a member without a group was swept", extra={"snapshot_id": snapshot.id})
+
+
+def _mend_images(depot: Depot) -> None:
+    """Puts right what growth leaves that was cut off: a clone, a length that no record knows."""
+    pool = depot.pool
+    for volume in pool.volumes.values():
+        if volume.kind is not Kind.IMAGE or volume.copying:
+            continue
+        try:
+            with pool.volumes.opened(ids.key_of(volume.id)) as folder:
+                if volume.fs_type == "ext4":
+                    drop_copy(folder)
+                excess = mend_length(folder, volume.size_bytes)
+        except OSError:
+            continue  # counting it tells what is wrong
+        if excess:
+            _log.error(
+                "the image of a volume has another length than its record says",
+                extra={"volume_id": volume.id, "excess_bytes": excess},
+            )
 
 
 def _count(depot: Depot) -> None:

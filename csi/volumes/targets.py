@@ -20,6 +20,7 @@ from csi.linux.paths import is_mount_root
 _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NAME_BYTES = 255
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+_HOLDS_SOMETHING = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.EPERM})
 _LAST = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -120,6 +121,8 @@ def remove_target(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
+        if error.errno not in _HOLDS_SOMETHING:
+            raise
         raise NotNow(
             f"{path} cannot be removed ({error.strerror}) and is left as it is; if it has files "
             "in it, they were written while nothing was mounted there"
@@ -135,6 +138,8 @@ def _parent(path: str, field: str) -> Iterator[tuple[int, str]]:
     try:
         parent = os.open(folder, _PARENT)
     except OSError as error:
+        if error.errno not in _ABSENT | {errno.EACCES}:
+            raise
         raise InvalidRequest(
             f"{field} {path!r}: its parent directory cannot be opened: {error.strerror}"
         ) from error

@@ -262,3 +262,39 @@ def test_one_damaged_record_costs_one_volume(bench: Bench) -> None:
     bench.driver.restart()
     with bench.used(damaged) as again:
         assert (again / "file").read_bytes() == DATA
+
+
+class TestImageOfAnotherLength:
+    """What growth leaves that was cut off between the image and its record."""
+
+    def test_a_tail_without_data_goes(self, bench: Bench) -> None:
+        volume_id = bench.create(size=8 * MIB, capability=raw_block()).volume_id
+        bench.driver.kill()
+        os.truncate(image_of(bench.pool, volume_id), 12 * MIB)
+
+        bench.driver.start()
+
+        assert image_of(bench.pool, volume_id).stat().st_size == 8 * MIB
+
+    def test_a_tail_with_data_stays_and_is_told(self, bench: Bench) -> None:
+        """No growth of ours has written there: the record may be an old one, put back by hand."""
+        volume_id = bench.create(size=8 * MIB, capability=raw_block()).volume_id
+        bench.driver.kill()
+        with image_of(bench.pool, volume_id).open("r+b") as image:
+            image.seek(12 * MIB - 1)
+            image.write(b"\1")
+
+        bench.driver.start()
+
+        assert image_of(bench.pool, volume_id).stat().st_size == 12 * MIB
+        assert '"excess_bytes":4194304' in bench.driver.log_text().replace(" ", "")
+
+    def test_an_unfinished_copy_for_growth_goes(self, bench: Bench) -> None:
+        volume_id = bench.create().volume_id
+        bench.driver.kill()
+        copy = entry_of(bench.pool, volume_id) / "disk.img.grown"
+        copy.write_bytes(b"half")
+
+        bench.driver.start()
+
+        assert not copy.exists()

@@ -147,6 +147,14 @@ _CALLS: dict[int, tuple[str, _Look]] = {
 }
 
 
+_NOT_OF_FILES = ("ioctl(", "mount", "umount2", "open_tree", "move_mount")
+
+
+def is_of_files(call: str) -> bool:
+    """Whether a call, as `describe` words it, is one that a disk which has died would fail."""
+    return not call.startswith(_NOT_OF_FILES) or "FICLONE" in call or "_IOC_S" in call
+
+
 def task_group(task: int) -> int:
     """Returns the process that a thread belongs to."""
     with (

@@ -162,6 +162,14 @@ class _Expand(Act):
         super().finish()
 
 
+class _Modify(Act):
+    def prepare(self) -> None:
+        self.life.bring_up()
+
+    def act(self) -> None:
+        self.life.modify()
+
+
 class _Grow(Act):
     def prepare(self) -> None:
         self.life.fill()
@@ -306,6 +314,7 @@ class Scenario:
 
 
 _FILESYSTEMS = ("ext4", "xfs", "btrfs", "copied")
+_EACH = tuple(name for name in SORTS if name != "thick")
 _CALLS: dict[str, tuple[type[Act], Sequence[str]]] = {
     "CreateVolume": (_Create, tuple(SORTS)),
     "CreateVolume from a snapshot": (_Restore, tuple(SORTS)),
@@ -313,17 +322,18 @@ _CALLS: dict[str, tuple[type[Act], Sequence[str]]] = {
     "DeleteVolume": (_Delete, tuple(SORTS)),
     "ControllerPublishVolume": (_Attach, ("ext4",)),
     "ControllerUnpublishVolume": (_Detach, ("ext4",)),
-    "NodeStageVolume": (_Stage, tuple(SORTS)),
+    "NodeStageVolume": (_Stage, _EACH),
     "NodeStageVolume after growth": (_StageGrown, _FILESYSTEMS),
     "NodeStageVolume of a larger copy": (_StageRestored, _FILESYSTEMS),
-    "NodePublishVolume": (_Publish, tuple(SORTS)),
-    "NodeUnpublishVolume": (_Unpublish, tuple(SORTS)),
-    "NodeUnstageVolume": (_Unstage, tuple(SORTS)),
+    "NodePublishVolume": (_Publish, _EACH),
+    "NodeUnpublishVolume": (_Unpublish, _EACH),
+    "NodeUnstageVolume": (_Unstage, _EACH),
     "ControllerExpandVolume": (_Expand, tuple(SORTS)),
-    "NodeExpandVolume": (_Grow, tuple(n for n, sort in SORTS.items() if sort.grows_online)),
-    "CreateSnapshot": (_Snapshot, tuple(SORTS)),
-    "DeleteSnapshot": (_DeleteSnapshot, tuple(SORTS)),
-    "CreateVolumeGroupSnapshot": (_Group, tuple(SORTS)),
+    "ControllerModifyVolume": (_Modify, ("ext4", "block")),
+    "NodeExpandVolume": (_Grow, tuple(n for n in _EACH if SORTS[n].grows_online)),
+    "CreateSnapshot": (_Snapshot, _EACH),
+    "DeleteSnapshot": (_DeleteSnapshot, _EACH),
+    "CreateVolumeGroupSnapshot": (_Group, _EACH),
     "DeleteVolumeGroupSnapshot": (_DeleteGroup, ("ext4", "directory", "copied")),
     "NodePublishVolume inline": (_Inline, ("ext4", "xfs")),
     "NodeUnpublishVolume inline": (_EndInline, ("ext4", "xfs")),

@@ -6,10 +6,10 @@
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -31,6 +31,25 @@ def sample(items: Sequence[T], number: int, *salt: object) -> list[T]:
         return list(items)
     chosen = random.Random(f"{SEED} {salt}").sample(range(len(items)), number)  # noqa: S311 - it has to repeat
     return [items[place] for place in sorted(chosen)]
+
+
+class OnPool(Protocol):
+    """What takes place on a pool of some filesystem."""
+
+    @property
+    def pool(self) -> str:
+        """That filesystem."""
+
+
+P = TypeVar("P", bound=OnPool)
+
+
+def sampled(items: Sequence[P], numbers: Mapping[str, int], *salt: object) -> list[P]:
+    """Is `sample` with a number for each filesystem of the pools."""
+    chosen = []
+    for pool, number in numbers.items():
+        chosen += sample([item for item in items if item.pool == pool], number, *salt, pool)
+    return chosen
 
 
 def lines() -> Iterator[str]:

@@ -18,13 +18,6 @@ _SAMPLED = {"xfs": 6, "ext4": 2, "btrfs": 2}
 _POINTS = 2
 
 
-def _sampled() -> list[Scenario]:
-    chosen = []
-    for pool, number in _SAMPLED.items():
-        chosen += sweep.sample([s for s in SCENARIOS if s.pool == pool], number, "kills", pool)
-    return chosen
-
-
 @pytest.fixture(scope="module")
 def grounds(folder: Path) -> Iterator[Grounds[Ground]]:
     """The pools, each with a driver and bystanders."""
@@ -34,7 +27,9 @@ def grounds(folder: Path) -> Iterator[Grounds[Ground]]:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("scenario", _sampled(), ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    "scenario", sweep.sampled(SCENARIOS, _SAMPLED, "kills"), ids=lambda scenario: scenario.name
+)
 def test_nothing_is_lost_or_left_behind(grounds: Grounds[Ground], scenario: Scenario) -> None:
     """In whichever step it dies: repeated, the call succeeds, and all is as if it had not died."""
     failures = []

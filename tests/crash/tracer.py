@@ -5,7 +5,10 @@ It says "ready" once it follows every thread, and at the end writes one JSON obj
 saw, and which processes it left running. It ends when everything it follows has ended, when it has
 killed, or at SIGTERM; what it followed goes on untraced then.
 
-    python -m tests.crash.tracer PID POOL KUBELET [kill-all|kill-driver|ERRNO PROCESS PLACE]
+    python -m tests.crash.tracer PID POOL KUBELET [kill-all|kill-driver|ERRNO|ERRNO+ PROCESS PLACE]
+
+A call that is failed does not run and returns the errno; with a + all later ones that write to
+files do the same, as on a disk that has died.
 
 A point is a call that changes something, named by its process and its place among the points of
 that process: "driver" is the driver with all its threads, "mkfs.ext4#1" the first mkfs.ext4.
@@ -20,10 +23,11 @@ from types import FrameType
 from typing import NamedTuple
 
 from tests.crash import ptrace
-from tests.crash.calls import Watcher, task_group
+from tests.crash.calls import Watcher, is_of_files, task_group
 
 DRIVER = "driver"
 KILL_ALL, KILL_DRIVER = "kill-all", "kill-driver"
+LASTING = "+"
 
 
 class Aim(NamedTuple):
@@ -52,6 +56,7 @@ class Tracer:
         self._names: dict[int, str] = {driver: DRIVER}
         self._counts: dict[str, int] = {}
         self._failing: dict[int, int] = {}
+        self._lasting = 0
         self._waiting = self._asked = False
 
     def attach(self) -> None:
@@ -130,15 +135,24 @@ class Tracer:
         self._counts[process] = place + 1
         self.points.append({"process": process, "place": place, "call": words})
         aim = self._aim
-        if aim is None or self.hit or (process, place) != (aim.process, aim.place):
+        if aim is None:
+            return False
+        if self.hit or (process, place) != (aim.process, aim.place):
+            if self._lasting and is_of_files(words):
+                self._fail(task, self._lasting)
             return False
         self.hit = True
         if aim.how in (KILL_ALL, KILL_DRIVER):
             self._kill(everything=aim.how == KILL_ALL)
             return True
-        self._failing[task] = int(aim.how)
-        ptrace.skip_call(task)
+        number = int(aim.how.rstrip(LASTING))
+        self._lasting = number if aim.how.endswith(LASTING) else 0
+        self._fail(task, number)
         return False
+
+    def _fail(self, task: int, number: int) -> None:
+        self._failing[task] = number
+        ptrace.skip_call(task)
 
     def _kill(self, *, everything: bool) -> None:
         # The driver first, as the kernel ends a container: its children follow.

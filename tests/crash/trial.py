@@ -64,7 +64,7 @@ def list_points(ground: Ground, scenario: Scenario) -> list[Point]:
     """Runs a call undisturbed, its life to the end, and returns the points it has."""
     act = scenario.begin(ground.world)
     act.prepare()
-    with _watched(ground, None) as trace:
+    with watched(ground, None) as trace:
         act.act()
     act.finish()
     expect_order(ground)
@@ -96,7 +96,7 @@ def kill_at(ground: Ground, scenario: Scenario, point: Point, how: str = KILL_AL
     world.patient = False
     try:
         with (
-            _watched(ground, Aim(how, point.process, point.place)) as trace,
+            watched(ground, Aim(how, point.process, point.place)) as trace,
             contextlib.suppress(grpc.RpcError, DriverGoneError),
         ):
             act.act()
@@ -124,7 +124,8 @@ def expect_order(ground: Ground) -> None:
 
 
 @contextlib.contextmanager
-def _watched(ground: Ground, aim: Aim | None) -> Iterator[Trace]:
+def watched(ground: Ground, aim: Aim | None) -> Iterator[Trace]:
+    """Follows the ground's driver for the body of a `with`."""
     world = ground.world
     with traced(world.driver.pid, world.pool, world.kubelet.directory, aim) as trace:
         yield trace

@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,13 @@ from tests.driver import Driver, create_pool, running_driver
 from tests.kubelet import Kubelet
 
 PATIENCE_S = 60.0
+A_LITTLE_S = 1.0
+"""How long a driver is followed into its background work while something is done to it."""
+HURRIED = (
+    "import sys; from csi.volumes import driver, reaper; reaper._RETRY_S = 0.2; "
+    "driver._SWEEP_EVERY_S = 5; from csi import cli; sys.exit(cli.main())"
+)
+"""The real command, but that it tries again sooner what it could not do at once."""
 POOL_BYTES = 8 * GIB
 TOLERANCE_BYTES = 1 << 20
 """Figures of a filesystem move a little by themselves, with its log and its caches."""
@@ -51,7 +59,8 @@ class World:
         kubelet: The kubelet's folder.
         pool: The pool.
         fs_type: The pool's filesystem.
-        patient: Whether calls are repeated as Kubernetes repeats them.
+        patient: Whether calls are repeated as Kubernetes repeats them, and what goes on in the
+            background is waited for to its end.
     """
 
     driver: Driver
@@ -91,8 +100,11 @@ class World:
 
     def wait_for_background(self) -> None:
         """Waits until copies are whole and what was deleted is freed."""
+        if not self.patient:
+            self._wait_a_little()
+            return
         self.wait_until(lambda: not self._copying(), "that copies were whole")
-        self.wait_until(lambda: not os.listdir(self.pool / "trash"), "that the trash was emptied")
+        self.wait_for_trash()
 
     def state(self) -> dict[str, object]:
         """Takes stock of what is mounted, attached and on disk."""
@@ -104,9 +116,13 @@ class World:
             "quota groups": self._quota_groups(),
         }
 
-    def expect_state(self, wanted: dict[str, object]) -> None:
+    def wait_for_trash(self) -> None:
+        """Waits until what was thrown away is freed."""
+        self.wait_until(lambda: not os.listdir(self.pool / "trash"), "that the trash was emptied")
+
+    def expect_state(self, wanted: dict[str, object], patience_s: float = PATIENCE_S / 2) -> None:
         """Expects that all is as it was; what goes by itself a little later may do so."""
-        deadline = time.monotonic() + PATIENCE_S / 2
+        deadline = time.monotonic() + patience_s
         while (found := self.state()) != wanted:
             if time.monotonic() > deadline:
                 differs = [
@@ -138,6 +154,13 @@ class World:
         for mount in mounts_below(self.kubelet.directory):
             if Path(mount.path).is_dir() and _was_frozen(mount.path):
                 raise ViolationError(f"{mount.path} was left frozen")
+
+    def _wait_a_little(self) -> None:
+        deadline = time.monotonic() + A_LITTLE_S
+        while self.driver.running and time.monotonic() < deadline:
+            if not (self._copying() or os.listdir(self.pool / "trash")):
+                return
+            time.sleep(0.01)
 
     def _files(self) -> Iterator[str]:
         for folder in _FOLDERS[:3]:
@@ -174,7 +197,9 @@ def world_on(
     place.mkdir()
     with mounted_filesystem(fs_type, folder, size_bytes) as pool:
         create_pool(pool)
-        with running_driver(pool, place, config=config) as driver:
+        with running_driver(
+            pool, place, config=config, program=[sys.executable, "-c", HURRIED]
+        ) as driver:
             yield World(driver, Kubelet(place / "kubelet"), pool, fs_type)
 
 

@@ -48,9 +48,9 @@ class TestMake:
         (place / "file").write_bytes(os.urandom(MIB))
         assert filesystem_usage(str(place)).available_bytes > 8 * MIB
 
-    @pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
-    def test_a_smaller_one_is_refused(self, fs_type: str, image: Path) -> None:
-        os.truncate(image, filesystems.FILESYSTEMS[fs_type].minimum_bytes - MIB)
+    @pytest.mark.parametrize(("fs_type", "size"), [("xfs", 299 * MIB), ("btrfs", 108 * MIB)])
+    def test_a_smaller_one_is_refused(self, fs_type: str, size: int, image: Path) -> None:
+        os.truncate(image, size)
         with pytest.raises(ProgramFailed) as caught:
             filesystems.make_filesystem(fs_type, str(image))
         assert caught.value.program == f"mkfs.{fs_type}"
@@ -222,6 +222,32 @@ class TestGrowth:
         grow_under(clone, place, "btrfs")
         assert filesystem_usage(str(place)).total_bytes == LARGE
 
+    def test_a_btrfs_below_what_the_kernel_resizes_to_stays_as_it_is(
+        self, image: Path, place: Path
+    ) -> None:
+        os.truncate(image, 128 * MIB)
+        filesystems.make_filesystem("btrfs", str(image))
+        os.truncate(image, 192 * MIB)
+        mount_image(image, place, "btrfs")
+
+        with opened(place, os.O_RDONLY) as fd:
+            filesystems.grow_mounted("btrfs", fd, 192 * MIB)
+
+        assert filesystem_usage(str(place)).total_bytes == 128 * MIB
+
+    @every_type
+    def test_the_smallest_grows(self, fs_type: str, image: Path, place: Path) -> None:
+        least = filesystems.FILESYSTEMS[fs_type].minimum_bytes
+        os.truncate(image, least)
+        filesystems.make_filesystem(fs_type, str(image))
+        os.truncate(image, least + 256 * MIB)
+        if fs_type == "ext4":
+            filesystems.resize_ext4(str(image))
+        mount_image(image, place, fs_type)
+        with opened(place, os.O_RDONLY) as fd:
+            filesystems.grow_mounted(fs_type, fd, least + 256 * MIB)
+        assert filesystem_usage(str(place)).total_bytes > least + 150 * MIB
+
     def test_what_xfs_says_passes_through(self, image: Path, place: Path) -> None:
         filesystems.make_filesystem("xfs", str(image))
         mount_image(image, place, "xfs")
@@ -238,7 +264,8 @@ class TestGrowth:
         mounts.unmount(str(place))
         os.truncate(image, LARGE)
         with opened(image, os.O_RDWR) as fd:
-            filesystems.grow_unmounted_ext4(f"/proc/self/fd/{fd}", pass_fds=(fd,))
+            filesystems.check_ext4(f"/proc/self/fd/{fd}", pass_fds=(fd,))
+            filesystems.resize_ext4(f"/proc/self/fd/{fd}", pass_fds=(fd,))
         assert filesystems.filesystem_bytes("ext4", str(image)) == LARGE
         mount_image(image, place, "ext4")
         assert (place / "file").read_text() == "content"
@@ -249,7 +276,7 @@ class TestGrowth:
             os.pwrite(fd, bytes(64 * 1024), 4096)
         os.truncate(image, LARGE)
         with pytest.raises(ProgramFailed) as caught:
-            filesystems.grow_unmounted_ext4(str(image))
+            filesystems.check_ext4(str(image))
         assert caught.value.program == "e2fsck"
         assert "UNEXPECTED INCONSISTENCY" in caught.value.output
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -65,8 +66,7 @@ TABLE: list[tuple[Exception, Code, str]] = [
     (OSError("odd"), Code.UNAVAILABLE, "an operation on a file or device failed"),
     (PermissionError(errno.EPERM, "x"), Code.UNAVAILABLE, "Operation not permitted"),
     (TimeoutError(), Code.UNAVAILABLE, "an operation on a file or device failed"),
-    (OSError(errno.ENOSPC, "x", "/a/b"), Code.RESOURCE_EXHAUSTED, "No space left on device: b"),
-    (OSError(errno.EDQUOT, "x"), Code.RESOURCE_EXHAUSTED, "Disk quota exceeded"),
+    (OSError(errno.ENOSPC, "x", "/a/b"), Code.UNAVAILABLE, "No space left on device: b"),
     (KeyError("detail"), Code.INTERNAL, "an unexpected error; the driver's log has it under"),
     (AssertionError(), Code.INTERNAL, "an unexpected error"),
     (MemoryError(), Code.INTERNAL, "an unexpected error"),
@@ -98,6 +98,16 @@ def test_every_error_has_its_code(
     answered, details = running.fail_with(error)
     assert answered is code
     assert details.startswith(message)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_to_who_asks_for_room(number: int) -> None:
+    error = OSError(number, "x", "/a/b")
+
+    assert status_of(error, "CreateVolume").code is Code.RESOURCE_EXHAUSTED
+    assert status_of(error, "CreateSnapshot").code is Code.RESOURCE_EXHAUSTED
+    assert status_of(error, "ControllerPublishVolume").code is Code.UNAVAILABLE
+    assert status_of(error, "CreateVolume").message == f"{os.strerror(number)}: b"
 
 
 def test_the_table_knows_the_whole_tree() -> None:

@@ -1,0 +1,114 @@
+"""Failures at chosen steps: what each leaves behind, and that the next try comes through."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.failing import Failing, Fault
+from tests.crash.scenarios import SCENARIOS, Scenario
+from tests.crash.sweep import Grounds
+from tests.crash.tracer import KILL_ALL
+from tests.crash.tracing import Point
+from tests.crash.trial import Ground, ground_on, kill_at, list_points
+
+pytestmark = pytest.mark.kernel
+
+ENOSPC, EIO = 28, 5
+
+
+@pytest.fixture(scope="module")
+def grounds(folder: Path) -> Iterator[Grounds[Ground]]:
+    """The pools, each with a driver and bystanders."""
+    grounds = Grounds(ground_on, folder)
+    yield grounds
+    grounds.close()
+
+
+def scenario_of(rpc: str, sort: str) -> Scenario:
+    return next(s for s in SCENARIOS if (s.rpc, s.sort_name) == (rpc, sort))
+
+
+def last(what: str, points: list[Point]) -> Point:
+    return [point for point in points if point.call.startswith(what)][-1]
+
+
+def last_but_one(what: str, points: list[Point]) -> Point:
+    return [point for point in points if point.call.startswith(what)][-2]
+
+
+@pytest.mark.parametrize(
+    ("rpc", "sort", "call", "choose", "number", "lasting"),
+    [
+        # The record is in its place and only that is not durable: the old one has to be put back.
+        ("ControllerExpandVolume", "block", "fsync", last, ENOSPC, False),
+        ("ControllerExpandVolume", "block", "fsync", last, EIO, True),
+        # The image is longer already when the record fails.
+        ("ControllerExpandVolume", "ext4", "openat", last, ENOSPC, False),
+        # The entry is in its place and that is not durable.
+        ("CreateVolume", "block", "fsync", last, ENOSPC, False),
+        ("CreateVolume", "block", "fsync", last, EIO, True),
+        ("CreateSnapshot", "block", "fsync", last, EIO, True),
+        # It lies in the trash already, and whoever asks again must not trip over that.
+        ("DeleteVolume", "block", "fsync", last, EIO, True),
+        ("DeleteVolume", "block", "fsync", last_but_one, EIO, False),
+        # Members without their group.
+        ("CreateVolumeGroupSnapshot", "block", "fsync", last, EIO, True),
+        ("DeleteVolumeGroupSnapshot", "ext4", "renameat2", last, EIO, True),
+        # Nobody creates a volume again that was answered: its copy has to begin again all the same.
+        ("CreateVolume from a snapshot", "copied", "copy_file_range", last, EIO, False),
+    ],
+)
+def test_the_next_try_comes_through(
+    grounds: Grounds[Ground],
+    rpc: str,
+    sort: str,
+    call: str,
+    choose: Callable[[str, list[Point]], Point],
+    number: int,
+    lasting: bool,
+) -> None:
+    scenario = scenario_of(rpc, sort)
+    ground = grounds.get(scenario.pool)
+    try:
+        point = choose(call, list_points(ground, scenario))
+        failing = Failing(ground, scenario)
+
+        failing.fail(Fault(point, number, lasting))
+
+        assert failing.reached
+        failing.end()
+    except BaseException as failure:
+        grounds.spoil(scenario.pool, failure)
+        raise
+
+
+@pytest.mark.parametrize("sort", ["xfs", "btrfs"])
+def test_what_was_mounted_and_not_grown_is_grown_by_the_next_try(
+    grounds: Grounds[Ground], sort: str
+) -> None:
+    scenario = scenario_of("NodeStageVolume after growth", sort)
+    ground = grounds.get(scenario.pool)
+    try:
+        grows = ("ioctl(XFS_IOC_FSGROWFSDATA", "ioctl(BTRFS_IOC_RESIZE")
+        (point,) = [p for p in list_points(ground, scenario) if p.call.startswith(grows)]
+        assert kill_at(ground, scenario, point, KILL_ALL).hit
+    except BaseException as failure:
+        grounds.spoil(scenario.pool, failure)
+        raise
+
+
+@pytest.mark.parametrize("sort", ["ext4", "copied"])
+def test_growing_an_unused_ext4_may_be_killed_anywhere(grounds: Grounds[Ground], sort: str) -> None:
+    """A clone is grown where the pool reflinks; elsewhere the next try repairs what is left."""
+    scenario = scenario_of("NodeStageVolume after growth", sort)
+    ground = grounds.get(scenario.pool)
+    try:
+        points = list_points(ground, scenario)
+        writes = [point for point in points if point.process.startswith("resize2fs")]
+        assert writes
+        for point in (writes[len(writes) // 3], writes[-2]):
+            assert kill_at(ground, scenario, point, KILL_ALL).hit
+    except BaseException as failure:
+        grounds.spoil(scenario.pool, failure)
+        raise
