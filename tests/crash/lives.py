@@ -134,6 +134,11 @@ class Life:
         if not ready and self.world.patient:
             raise ViolationError(f"{snapshot.snapshot_id} is whole and not said to be ready")
 
+    @property
+    def snapshot_ids(self) -> list[str]:
+        """Those of its snapshots."""
+        return list(self._snapshots.values())
+
     def delete_snapshots(self) -> None:
         """DeleteSnapshot of all there are, and waits until their bytes are free."""
         for snapshot_id in self._snapshots.values():

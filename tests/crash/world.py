@@ -197,10 +197,16 @@ def world_on(
     place.mkdir()
     with mounted_filesystem(fs_type, folder, size_bytes) as pool:
         create_pool(pool)
-        with running_driver(
-            pool, place, config=config, program=[sys.executable, "-c", HURRIED]
-        ) as driver:
-            yield World(driver, Kubelet(place / "kubelet"), pool, fs_type)
+        with world_over(pool, fs_type, place, config) as world:
+            yield world
+
+
+@contextlib.contextmanager
+def world_over(pool: Path, fs_type: str, place: Path, config: str | None = None) -> Iterator[World]:
+    """Runs a driver over a pool that is there; what else is needed goes below `place`."""
+    program = [sys.executable, "-c", HURRIED]
+    with running_driver(pool, place, config=config, program=program) as driver:
+        yield World(driver, Kubelet(place / "kubelet"), pool, fs_type)
 
 
 def _was_frozen(path: str) -> bool:
