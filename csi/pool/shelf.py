@@ -58,6 +58,7 @@ class Shelf(Generic[R]):
         self._before_writing = before_writing
         self._entries: dict[str, R] = {}
         self._order: list[Position] = []
+        self._leaving: set[str] = set()
         self._guard = threading.Lock()
         self.damaged: dict[str, str] = {}
         """Keys of entries whose record cannot be used, and why. They are left as they are."""
@@ -190,13 +191,21 @@ class Shelf(Generic[R]):
         """Takes an entry away at once; its bytes are freed later, from the trash."""
         self._before_writing()
         key = ids.key_of(record.id)
+        self._leaving.add(key)
         try:
-            self._building.move_to_trash(self.folder, key, f"{key}.{secrets.token_hex(6)}")
-        except FileNotFoundError:
-            # An earlier try has moved it, and could not make that durable.
-            with opened_folders(self._pool_fd, self.folder, TRASH) as (source, trash):
-                self._durability.names(source, trash)
-        self._forget(key, record)
+            self._move_to_trash(key)
+            self._forget(key, record)
+        finally:
+            self._leaving.discard(key)
+
+    def is_gone(self, record: R) -> bool:
+        """Whether an entry was taken away, or is just being: its data may be gone already."""
+        key = ids.key_of(record.id)
+        # In this order: an entry is struck out before it has left.
+        if key in self._leaving:
+            return True
+        there = self._entries.get(key)
+        return there is None or there.id != record.id
 
     def revoke(self, record: R) -> None:
         """Takes back an entry that was committed and must not count.
@@ -213,6 +222,14 @@ class Shelf(Generic[R]):
             raise Unavailable(
                 f"{record.id} was made and could not be taken back yet: {error.strerror}"
             ) from error
+
+    def _move_to_trash(self, key: str) -> None:
+        try:
+            self._building.move_to_trash(self.folder, key, f"{key}.{secrets.token_hex(6)}")
+        except FileNotFoundError:
+            # An earlier try has moved it, and could not make that durable.
+            with opened_folders(self._pool_fd, self.folder, TRASH) as (source, trash):
+                self._durability.names(source, trash)
 
     def _put_in_place(self, building: int, target: int, site: Site) -> None:
         try:

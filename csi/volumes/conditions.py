@@ -34,7 +34,10 @@ class Conditions:
         self._throttling = throttling
 
     def of(self, volumes: Sequence[Volume]) -> list[str]:
-        """Returns what is wrong with each volume, or nothing where it is in order."""
+        """Returns what is wrong with each volume, or nothing where it is in order.
+
+        With one that is deleted meanwhile nothing is wrong.
+        """
         survey = _Survey.now()
         return [self._of(volume, survey) for volume in volumes]
 
@@ -53,11 +56,13 @@ class Conditions:
     def _of(self, volume: Volume, survey: _Survey) -> str:
         found = self._pools.find_volume(volume.id)
         if found is None:
-            return "the volume was deleted meanwhile"
+            return ""
         pool_problem = self._watch.problem_of(found.depot)
         if volume.copying:
             return pool_problem
         problem, file = _look_at_data(found)
+        if problem and found.depot.pool.volumes.is_gone(volume):
+            return ""
         fault = survey.fault_of(file)
         return _joined((pool_problem, problem, fault, self._limit_problem(found)))
 

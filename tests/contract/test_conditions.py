@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,30 @@ def at_node(bench: Bench, volume_id: str, path: Path) -> pb.VolumeCondition:
 def _checked(condition: pb.VolumeCondition) -> pb.VolumeCondition:
     assert 0 < len(condition.message.encode()) <= STRING_BYTES
     return condition
+
+
+def test_a_volume_that_is_being_deleted_is_not_told_to_be_broken(bench: Bench) -> None:
+    size, capability = MIB, raw_block()
+    made = [bench.create(size=size, capability=capability).volume_id for _ in range(30)]
+    told: list[str] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            entries = bench.driver.controller.ListVolumes(requests.list_volumes()).entries
+            conditions = [entry.status.volume_condition for entry in entries]
+            told.extend(condition.message for condition in conditions if condition.abnormal)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for volume_id in made:
+            bench.delete(volume_id)
+    finally:
+        ended.set()
+        thread.join()
+
+    assert not told
 
 
 def expect_everywhere(bench: Bench, volume_id: str, path: Path, words: str) -> None:

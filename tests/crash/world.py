@@ -61,6 +61,7 @@ class World:
         fs_type: The pool's filesystem.
         patient: Whether calls are repeated as Kubernetes repeats them, and what goes on in the
             background is waited for to its end.
+        pool_name: What the driver calls the pool, where it has several.
     """
 
     driver: Driver
@@ -68,6 +69,7 @@ class World:
     pool: Path
     fs_type: str
     patient: bool = True
+    pool_name: str = ""
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def call(self, make: Callable[[], T]) -> T:
@@ -138,7 +140,8 @@ class World:
         deadline = time.monotonic() + PATIENCE_S / 4
         while True:
             run("sync", "--file-system", str(self.pool))
-            answer = self.driver.controller.GetCapacity(requests.get_capacity())
+            asked = requests.get_capacity(parameters={"pool": self.pool_name})
+            answer = self.driver.controller.GetCapacity(asked)
             computed = promised_by_records(self.pool)
             if abs(answer.available_capacity - computed) <= TOLERANCE_BYTES:
                 return
