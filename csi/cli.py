@@ -138,6 +138,9 @@ def _add_volumes(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from csi import footprint
+
+    footprint.leave_out_openssl()
     from csi import serving
 
     flags = config.Flags(

@@ -7,7 +7,6 @@ is an error that names it, so that a typing mistake never passes for a default.
 from __future__ import annotations
 
 import enum
-import hashlib
 import os
 import re
 import socket
@@ -194,6 +193,8 @@ def topology_value(node_id: str) -> str:
     """Returns a node's id as a label value; one that is too long for that is shortened."""
     if _LABEL_VALUE.fullmatch(node_id):
         return node_id
+    import hashlib  # it is seldom needed, and loads OpenSSL where that is not left out
+
     digest = hashlib.sha256(node_id.encode()).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9.-]", "-", node_id)[:40].strip("-.")
     return f"{readable}-{digest}" if readable else digest

@@ -46,8 +46,11 @@ class AccessMode(enum.StrEnum):
 SINGLE_NODE_MODES = frozenset(mode for mode in AccessMode if mode.startswith("SINGLE_NODE_"))
 
 
-class Value(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Base of all values: immutable, written without the fields that hold their default."""
+class Value(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Base of all values: immutable, written without the fields that hold their default.
+
+    None refers to itself, so the collector of cycles need not look at them: there are many.
+    """
 
     def replace(self, **fields: object) -> Self:
         """Returns a copy in which the given fields differ."""
@@ -159,6 +162,11 @@ class Record(Value, frozen=True, kw_only=True):
     name: str
     created_ns: int
 
+    @property
+    def loan(self) -> tuple[str, int]:
+        """The volume that stays charged for data held here, and how many bytes of it."""
+        return "", 0
+
 
 class Volume(Record, frozen=True, kw_only=True):
     """The record of a volume."""
@@ -184,6 +192,11 @@ class Volume(Record, frozen=True, kw_only=True):
     publications: dict[str, Publication] = {}
     ephemeral: Ephemeral | None = None
 
+    @property
+    def loan(self) -> tuple[str, int]:
+        """What its lender is charged for."""
+        return self.lender_id, self.borrowed_bytes
+
 
 class Snapshot(Record, frozen=True, kw_only=True):
     """The record of a snapshot."""
@@ -200,6 +213,11 @@ class Snapshot(Record, frozen=True, kw_only=True):
     """Whether its blocks are shared with the source; a copy has blocks of its own."""
     copying: bool = False
     group_id: str = ""
+
+    @property
+    def loan(self) -> tuple[str, int]:
+        """What its source is charged for."""
+        return self.source_volume_id, self.held_bytes
 
     @property
     def ready(self) -> bool:

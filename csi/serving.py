@@ -9,7 +9,9 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from csi import footprint
 from csi.config import Configuration, Role
+from csi.linux import heap
 from csi.observe.logs import configure_logging
 from csi.pool.pool import Pool
 from csi.rpc.server import Server
@@ -19,6 +21,7 @@ from csi.volumes.pools import Depot
 
 _log = logging.getLogger(__name__)
 
+_HEAPS = 2
 _GRACE_S = 25.0
 """Kubernetes waits 30 s between SIGTERM and SIGKILL unless a pod says otherwise."""
 
@@ -31,6 +34,7 @@ def serve(configuration: Configuration) -> int:
         DriverError: The socket cannot be used.
     """
     configure_logging(configuration.log_level, configuration.log_format)
+    heap.share(_HEAPS)
     with contextlib.ExitStack() as undo:
         asked_to_stop = undo.enter_context(_stop_signals())
         depots = []
@@ -50,7 +54,7 @@ def serve(configuration: Configuration) -> int:
         undo.callback(driver.close)
         server.start()
         undo.callback(_stop, server)
-        driver.start()
+        driver.start(footprint.settle)
         _log.info(
             "serving",
             extra={"endpoint": configuration.endpoint, "node_id": configuration.settings.node_id},

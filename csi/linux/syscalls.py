@@ -97,8 +97,14 @@ def ioctl(fd: int, request: int, argument: bytearray | int = 0, *, name: str) ->
 
 def openat2(root: int, path: str, flags: int, mode: int, resolve: int) -> int:
     """Opens a path."""
-    how = ctypes.create_string_buffer(struct.pack("=QQQ", flags, mode, resolve), 24)
+    how = _open_how(flags, mode, resolve)
     return _call("openat2", path, _openat2, root, _encoded(path), how, 24)
+
+
+@functools.lru_cache
+def _open_how(flags: int, mode: int, resolve: int) -> ctypes.Array[ctypes.c_char]:
+    """Fills struct open_how, which the kernel only reads."""
+    return ctypes.create_string_buffer(struct.pack("=QQQ", flags, mode, resolve), 24)
 
 
 def statx(directory: int, path: str, flags: int, mask: int) -> Statx:
@@ -192,10 +198,9 @@ def quotactl_fd(fd: int, command: int, number: int, argument: bytearray) -> None
 
 def _encoded(text: str) -> bytes:
     """Encodes like the os module, and like it refuses what C would read as the end."""
-    encoded = os.fsencode(text)
-    if b"\0" in encoded:
+    if "\0" in text:
         raise ValueError("embedded null byte")
-    return encoded
+    return os.fsencode(text)
 
 
 def _call(name: str, path: str | None, function: Callable[..., int], *arguments: object) -> int:

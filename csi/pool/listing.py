@@ -47,7 +47,7 @@ def list_volumes(path: str) -> tuple[list[Row], dict[str, str]]:
         durability = Durability(pool)
         shelf = Shelf(pool, Building(pool, durability), "volumes", Volume, durability)
         shelf.load()
-        rows = [_row(shelf, volume, os.path.abspath(path)) for _, volume in shelf.after(None)]
+        rows = [_row(shelf, volume, os.path.abspath(path)) for _, volume in shelf.index.after(None)]
         return rows, dict(shelf.damaged)
     finally:
         os.close(pool)

@@ -8,6 +8,7 @@ at most a temporary file that the next write does not trip over.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 from typing import TypeVar
@@ -20,6 +21,8 @@ from csi.pool.durability import Durability
 
 RECORD_NAME = "record.json"
 _MAX_RECORD_BYTES = 1 << 20
+_READ_BYTES = 1 << 14
+"""More than any record has, and little enough that room for it costs nothing."""
 
 R = TypeVar("R", bound=Record)
 
@@ -67,7 +70,7 @@ def read_record(folder: int, path: str, record_type: type[R]) -> R:
     try:
         descriptor = open_beneath(folder, path, os.O_RDONLY)
         try:
-            data = os.read(descriptor, _MAX_RECORD_BYTES)
+            data = _read_all(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -82,15 +85,39 @@ def decode_record(data: bytes, record_type: type[R]) -> R:
         DamagedRecordError: They are truncated, malformed or of a newer version.
     """
     try:
-        version = msgspec.json.decode(data, type=_Versioned).version
-        if version > RECORD_VERSION:
-            raise DamagedRecordError(
-                f"its record has version {version} and this driver reads up to {RECORD_VERSION}; "
-                "install the newer driver again"
-            )
-        return msgspec.json.decode(data, type=record_type)
+        record: R = _decoder(record_type).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _check_version(data)  # what a newer driver wrote may look like damage
         raise DamagedRecordError(f"its record is damaged: {error}") from error
+    if record.version > RECORD_VERSION:
+        _check_version(data)
+    return record
+
+
+@functools.cache
+def _decoder(record_type: type[R]) -> msgspec.json.Decoder[R]:
+    return msgspec.json.Decoder(record_type)
+
+
+def _check_version(data: bytes) -> None:
+    """Raises what a record of a newer version is; of one that is damaged nothing is said."""
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).version
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+    if version > RECORD_VERSION:
+        raise DamagedRecordError(
+            f"its record has version {version} and this driver reads up to {RECORD_VERSION}; "
+            "install the newer driver again"
+        )
+
+
+def _read_all(descriptor: int) -> bytes:
+    data = part = os.read(descriptor, _READ_BYTES)
+    while len(part) == _READ_BYTES and len(data) < _MAX_RECORD_BYTES:
+        part = os.read(descriptor, _READ_BYTES)
+        data += part
+    return data
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -11,11 +11,9 @@ Where that fails too the caller hears `Unavailable`, and the next try finds its 
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import os
 import secrets
-import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -25,16 +23,15 @@ from csi.model import Record
 from csi.pool import ids, records
 from csi.pool.building import BUILDING, TRASH, Building, Site, opened_folders
 from csi.pool.durability import Durability
+from csi.pool.index import Index
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 R = TypeVar("R", bound=Record)
-Position = tuple[int, str]
-"""Where an entry stands in a listing: by creation, then by key, so that new ones come last."""
 
 
 class Shelf(Generic[R]):
-    """The entries of one sort.
+    """The entries of one sort; their records are in `index` as well.
 
     Methods that read the index are safe from any thread. Callers keep two operations on one key
     apart with `csi.volumes.locks`.
@@ -56,29 +53,27 @@ class Shelf(Generic[R]):
         self._durability = durability
         self._record_type = record_type
         self._before_writing = before_writing
-        self._entries: dict[str, R] = {}
-        self._order: list[Position] = []
         self._leaving: set[str] = set()
-        self._guard = threading.Lock()
+        self.index: Index[R] = Index()
         self.damaged: dict[str, str] = {}
         """Keys of entries whose record cannot be used, and why. They are left as they are."""
 
     # --- reading ---------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.index)
 
     def load(self) -> None:
         """Reads every record of the folder into the index."""
         folder = open_beneath(self._pool_fd, self.folder, _DIRECTORY)
         try:
-            keys = os.listdir(folder)
-            for key in keys:
+            found: dict[str, R] = {}
+            for key in os.listdir(folder):
                 try:
-                    self._entries[key] = self._read(folder, key)
+                    found[key] = self._read(folder, key)
                 except records.DamagedRecordError as error:
                     self.damaged[key] = str(error)
-            self._order = sorted((r.created_ns, key) for key, r in self._entries.items())
+            self.index.fill(found)
         finally:
             os.close(folder)
 
@@ -88,7 +83,7 @@ class Shelf(Generic[R]):
         Raises:
             NotNow: There is an entry, but its record is damaged.
         """
-        record = self._entries.get(key)
+        record = self.index.get(key)
         if record is None and key in self.damaged:
             raise NotNow(
                 f"the entry {self.folder}/{key} of the pool cannot be used: {self.damaged[key]}; "
@@ -98,7 +93,7 @@ class Shelf(Generic[R]):
 
     def peek(self, key: str) -> R | None:
         """Is `find`, but a damaged record counts as none."""
-        return self._entries.get(key)
+        return self.index.get(key)
 
     def find_id(self, object_id: ids.ObjectId) -> R | None:
         """Returns the record that carries this very id, or None; see `find`."""
@@ -107,25 +102,12 @@ class Shelf(Generic[R]):
 
     def values(self) -> list[R]:
         """Returns all records, in no particular order."""
-        with self._guard:
-            return list(self._entries.values())
-
-    def after(self, position: Position | None) -> Iterator[tuple[Position, R]]:
-        """Yields the records that stand behind a position, oldest first.
-
-        What is made or deleted meanwhile may or may not be among them.
-        """
-        with self._guard:
-            start = 0 if position is None else bisect.bisect_right(self._order, position)
-            rest = self._order[start:]
-        for place in rest:
-            record = self._entries.get(place[1])
-            if record is not None:
-                yield place, record
+        return self.index.values()
 
     def open(self, key: str, path: str = "", flags: int = _DIRECTORY) -> int:
         """Opens an entry's folder, or what lies at `path` in it, without following a link."""
-        return open_beneath(self._pool_fd, "/".join(filter(None, (self.folder, key, path))), flags)
+        place = f"{self.folder}/{key}/{path}" if path else f"{self.folder}/{key}"
+        return open_beneath(self._pool_fd, place, flags)
 
     @contextlib.contextmanager
     def opened(self, key: str, path: str = "", flags: int = _DIRECTORY) -> Iterator[int]:
@@ -133,6 +115,14 @@ class Shelf(Generic[R]):
         descriptor = self.open(key, path, flags)
         try:
             yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def status(self, key: str, path: str) -> os.stat_result:
+        """Returns the state of what lies at `path` in an entry's folder."""
+        descriptor = self.open(key, path, os.O_PATH)
+        try:
+            return os.fstat(descriptor)
         finally:
             os.close(descriptor)
 
@@ -161,7 +151,7 @@ class Shelf(Generic[R]):
             except OSError as error:
                 self._take_back(building, target, site, error)
                 raise
-        self._index(site.key, record)
+        self.index.put(site.key, record)
 
     def replace(self, record: R) -> R:
         """Writes a changed record over the old one and returns it.
@@ -179,8 +169,7 @@ class Shelf(Generic[R]):
             except OSError as error:
                 self._put_back(folder, key, error)
                 raise
-        with self._guard:
-            self._entries[key] = record
+        self.index.put(key, record)
         return record
 
     def change(self, record: R, **fields: object) -> R:
@@ -194,7 +183,7 @@ class Shelf(Generic[R]):
         self._leaving.add(key)
         try:
             self._move_to_trash(key)
-            self._forget(key, record)
+            self.index.remove(key)
         finally:
             self._leaving.discard(key)
 
@@ -204,7 +193,7 @@ class Shelf(Generic[R]):
         # In this order: an entry is struck out before it has left.
         if key in self._leaving:
             return True
-        there = self._entries.get(key)
+        there = self.index.get(key)
         return there is None or there.id != record.id
 
     def revoke(self, record: R) -> None:
@@ -218,7 +207,7 @@ class Shelf(Generic[R]):
             self.discard(record)
         except OSError as error:
             self._building.leave(self.folder, key)
-            self._forget(key, record)
+            self.index.remove(key)
             raise Unavailable(
                 f"{record.id} was made and could not be taken back yet: {error.strerror}"
             ) from error
@@ -254,7 +243,9 @@ class Shelf(Generic[R]):
 
     def _put_back(self, folder: int, key: str, error: OSError) -> None:
         """Makes sure that the old record stands after a new one could not be written."""
-        old = self._entries[key]
+        old = self.index.get(key)
+        if old is None:
+            return
         try:
             if records.read_record(folder, records.RECORD_NAME, self._record_type) != old:
                 records.write_record(folder, old, self._durability)
@@ -270,16 +261,3 @@ class Shelf(Generic[R]):
         if ids.key_of(record.id) != key:
             raise records.DamagedRecordError("its record belongs to another entry")
         return record
-
-    def _index(self, key: str, record: R) -> None:
-        with self._guard:
-            self._entries[key] = record
-            bisect.insort(self._order, (record.created_ns, key))
-
-    def _forget(self, key: str, record: R) -> None:
-        with self._guard:
-            del self._entries[key]
-            place = (record.created_ns, key)
-            index = bisect.bisect_left(self._order, place)
-            if index < len(self._order) and self._order[index] == place:
-                del self._order[index]

@@ -108,10 +108,7 @@ class Controller:
         page = self._driver.lifecycle.page(wanted.token, _page_size(wanted.limit))
         problems = self._driver.conditions.of(page.items)
         return csi_pb2.ListVolumesResponse(
-            entries=[
-                responses.listed_volume(volume, topology, problem)
-                for volume, problem in zip(page.items, problems, strict=True)
-            ],
+            entries=responses.listed_volumes(page.items, problems, topology),
             next_token=page.next_token,
         )
 

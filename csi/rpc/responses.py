@@ -6,13 +6,13 @@ cut to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from csi.answers import CapacityFigures, Stats, UsageFigures
-from csi.model import Snapshot, SourceType, Volume
+from csi.model import Kind, Snapshot, Source, SourceType, Volume
 from csi.rpc.limits import STRING_BYTES
 from csi.rpc.verbs import GroupSnapshot
 from csi.v1 import csi_pb2
@@ -31,15 +31,12 @@ def volume(record: Volume, segments: Mapping[str, str]) -> csi_pb2.Volume:
         capacity_bytes=record.size_bytes,
         volume_id=record.id,
         volume_context=volume_context(record),
-        content_source=_source(record),
+        content_source=None if record.source is None else _source(record.source),
         accessible_topology=[csi_pb2.Topology(segments=segments)],
     )
 
 
-def _source(record: Volume) -> csi_pb2.VolumeContentSource | None:
-    source = record.source
-    if source is None:
-        return None
+def _source(source: Source) -> csi_pb2.VolumeContentSource:
     if source.type is SourceType.SNAPSHOT:
         snapshot_source = csi_pb2.VolumeContentSource.SnapshotSource(snapshot_id=source.id)
         return csi_pb2.VolumeContentSource(snapshot=snapshot_source)
@@ -53,17 +50,33 @@ def condition(problem: str) -> csi_pb2.VolumeCondition:
     return csi_pb2.VolumeCondition(abnormal=bool(problem), message=message)
 
 
-def listed_volume(
-    record: Volume, segments: Mapping[str, str], problem: str
-) -> csi_pb2.ListVolumesResponse.Entry:
-    """Returns an entry of ListVolumes."""
-    return csi_pb2.ListVolumesResponse.Entry(
-        volume=volume(record, segments),
-        status=csi_pb2.ListVolumesResponse.VolumeStatus(
-            published_node_ids=sorted(record.publications),
-            volume_condition=condition(problem),
-        ),
-    )
+def listed_volumes(
+    records: Iterable[Volume], problems: Iterable[str], segments: Mapping[str, str]
+) -> Iterator[csi_pb2.ListVolumesResponse.Entry]:
+    """Yields the entries of ListVolumes.
+
+    What is the same in most of them is made once and copied, since there may be very many.
+    """
+    entry_type = csi_pb2.ListVolumesResponse.Entry
+    alike: dict[tuple[Kind, str], csi_pb2.ListVolumesResponse.Entry] = {}
+    for record, problem in zip(records, problems, strict=True):
+        pattern = alike.get((record.kind, problem))
+        if pattern is None:
+            status = csi_pb2.ListVolumesResponse.VolumeStatus(volume_condition=condition(problem))
+            shared = csi_pb2.Volume(
+                volume_context=volume_context(record),
+                accessible_topology=[csi_pb2.Topology(segments=segments)],
+            )
+            pattern = alike[record.kind, problem] = entry_type(volume=shared, status=status)
+        entry = entry_type()
+        entry.CopyFrom(pattern)
+        entry.volume.volume_id = record.id
+        entry.volume.capacity_bytes = record.size_bytes
+        if record.source is not None:
+            entry.volume.content_source.CopyFrom(_source(record.source))
+        if record.publications:
+            entry.status.published_node_ids.extend(sorted(record.publications))
+        yield entry
 
 
 def found_volume(

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 
 from csi.errors import NotNow
-from csi.model import Snapshot, Volume
+from csi.model import Volume
 from csi.pool import ids
 from csi.pool.pool import Pool
 from csi.volumes.pools import Depot, Found, Pools
@@ -96,11 +96,10 @@ class Allowances:
 
     def ensure_all(self) -> None:
         """Sets the limits of all volumes of which something is kept, after a restart."""
-        lenders = {lender_of(found.record) for found in self._pools.volumes()}
-        for depot in self._pools.depots:
-            lenders |= {lender_of(snapshot) for snapshot in depot.pool.snapshots.values()}
         with self._guard:
-            self._waiting |= lenders - {""}
+            for depot in self._pools.depots:
+                for shelf in (depot.pool.volumes, depot.pool.snapshots):
+                    self._waiting.update(shelf.index.lenders())
         self.settle()
 
     def hold_tenants(self) -> None:
@@ -139,22 +138,10 @@ class Allowances:
             return None  # its record is damaged, and its limit stays as it is
 
 
-def lender_of(record: Volume | Snapshot) -> str:
-    """Returns the id of the volume that is charged for what a record shares, or nothing."""
-    return record.lender_id if isinstance(record, Volume) else record.source_volume_id
-
-
 def allowance(depot: Depot, volume: Volume) -> int:
     """Returns the bytes of a volume that snapshots and clones keep, and that it is charged for."""
     if not depot.pool.features.subvolumes:
         return 0
-    kept = sum(
-        snapshot.held_bytes
-        for snapshot in depot.pool.snapshots.values()
-        if snapshot.source_volume_id == volume.id
-    )
-    return kept + sum(
-        other.borrowed_bytes
-        for other in depot.pool.volumes.values()
-        if other.lender_id == volume.id
+    return depot.pool.snapshots.index.lent_by(volume.id) + depot.pool.volumes.index.lent_by(
+        volume.id
     )

@@ -11,6 +11,10 @@ already taken for itself,
 Others may use the same filesystem, and what is promised but not yet written is not free: that is
 the second term. A volume whose size is not enforced promises nothing there.
 
+A volume in use has to be measured to be known. A create that would fit even if all of them had
+written nothing yet, though what they have written is gone from the free space, needs no such look:
+so it costs the same beside ten volumes in use and beside a thousand.
+
 Blocks that a copy shares with its source count as allocated by the source alone. When the two
 drift apart the free space shrinks and the copy's own share is not credited for it: the figure
 errs towards promising less.
@@ -22,14 +26,13 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from csi.errors import NoRoom, OutOfRange
 from csi.linux.usage import FilesystemUsage
+from csi.model import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value, frozen=True):
     """What one object was promised and has taken, in bytes.
 
     Attributes:
@@ -69,6 +72,8 @@ class Ledger:
         self._live: dict[str, Callable[[], int]] = {}
         self._promised = 0
         self._outstanding = 0
+        self._credited = 0
+        """What live entries have allocated of what they were promised, as measured last."""
         self._guard = threading.RLock()
         self._reservations = itertools.count(1)
 
@@ -79,24 +84,29 @@ class Ledger:
             self._entries[key] = entry
             self._promised += entry.promised
             self._outstanding += entry.outstanding
+            self._credited += self._credit(key)
 
     def remove(self, key: str) -> None:
         """Strikes an object out; one that is not there is no error."""
         with self._guard:
-            self._live.pop(key, None)
             self._forget(key)
+            self._live.pop(key, None)
 
     def watch(self, key: str, measure: Callable[[], int]) -> None:
         """Marks an object as live; `measure` returns the bytes it has allocated for itself."""
         with self._guard:
+            self._credited -= self._credit(key)
             self._live[key] = measure
+            self._credited += self._credit(key)
 
     def settle(self, key: str) -> None:
         """Measures a live object for the last time; it is not live any more."""
         with self._guard:
-            measure = self._live.pop(key, None)
+            measure = self._live.get(key)
             if measure is not None:
                 self._measure(key, measure)
+                self._credited -= self._credit(key)
+                del self._live[key]
 
     @contextlib.contextmanager
     def reserve(
@@ -150,7 +160,12 @@ class Ledger:
             raise OutOfRange(
                 f"{size_bytes} bytes can never fit: the pool holds {largest} bytes in all"
             )
-        available = self._available(usage) if backed else self._unpromised(usage)
+        if not backed:
+            available = self._unpromised(usage)
+        else:
+            available = self._room(usage, self._outstanding + self._credited)
+            if size_bytes > available + present_bytes:
+                available = self._available(usage)
         if size_bytes > available + present_bytes:
             raise NoRoom(
                 f"{size_bytes} bytes were asked for and the pool can promise "
@@ -159,7 +174,10 @@ class Ledger:
 
     def _available(self, usage: FilesystemUsage) -> int:
         self._measure_all()
-        owed = int(self._outstanding / self._ratio)
+        return self._room(usage, self._outstanding)
+
+    def _room(self, usage: FilesystemUsage, outstanding: int) -> int:
+        owed = int(outstanding / self._ratio)
         free = usage.available_bytes - owed - self._margin(usage)
         return max(0, min(self._unpromised(usage), free))
 
@@ -185,10 +203,15 @@ class Ledger:
         self.put(key, Entry(entry.promised, allocated, entry.backed))
 
     def _forget(self, key: str) -> None:
+        self._credited -= self._credit(key)
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._promised -= entry.promised
             self._outstanding -= entry.outstanding
+
+    def _credit(self, key: str) -> int:
+        entry = self._entries.get(key) if key in self._live else None
+        return entry.promised - entry.outstanding if entry is not None and entry.backed else 0
 
 
 def default_margin(total_bytes: int) -> int:

@@ -7,7 +7,6 @@ list of volumes is looked at with one look at the mount table and the loop devic
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from csi.linux.faults import find_fault
 from csi.linux.mounts import Mount
 from csi.model import Kind, Volume
 from csi.pool import directory, image
-from csi.volumes.pools import Found, Pools
+from csi.volumes.pools import Depot, Found, Pools
 from csi.volumes.presence import has_lost_file, loop_of
 from csi.volumes.throttling import Throttling
 from csi.volumes.watch import Watch
@@ -43,31 +42,32 @@ class Conditions:
 
     def at(self, found: Found[Volume], mount: Mount) -> str:
         """Returns what is wrong with a volume that is mounted here, or nothing."""
-        problem, _ = _look_at_data(found)
+        problem, _ = _look_at_data(found.depot, found.key, found.record)
         device = loop_of(mount)
         if has_lost_file(mount):
             fault = f"its device {device} was detached: stop its pods and start them again"
         else:
             fault = "" if device else find_fault(mount)
         return _joined(
-            (self._watch.problem_of(found.depot), problem, fault, self._limit_problem(found))
+            (self._watch.problem_of(found.depot), problem, fault, self._limit_problem(found.key))
         )
 
     def _of(self, volume: Volume, survey: _Survey) -> str:
-        found = self._pools.find_volume(volume.id)
+        found = self._pools.find_record(volume)
         if found is None:
             return ""
-        pool_problem = self._watch.problem_of(found.depot)
+        depot, key = found
+        pool_problem = self._watch.problem_of(depot)
         if volume.copying:
             return pool_problem
-        problem, file = _look_at_data(found)
-        if problem and found.depot.pool.volumes.is_gone(volume):
+        problem, file = _look_at_data(depot, key, volume)
+        if problem and depot.pool.volumes.is_gone(volume):
             return ""
         fault = survey.fault_of(file)
-        return _joined((pool_problem, problem, fault, self._limit_problem(found)))
+        return _joined((pool_problem, problem, fault, self._limit_problem(key)))
 
-    def _limit_problem(self, found: Found[Volume]) -> str:
-        problem = self._throttling.problem(found.key)
+    def _limit_problem(self, key: str) -> str:
+        problem = self._throttling.problem(key)
         return problem and f"the limits of the volume are not in force: {problem}"
 
 
@@ -89,22 +89,20 @@ class _Survey:
         return cls(shown)
 
     def fault_of(self, file: FileId | None) -> str:
-        if file is None:
+        if file is None or file not in self.shown:
             return ""
-        return next(filter(None, map(find_fault, self.shown.get(file, ()))), "")
+        return next(filter(None, map(find_fault, self.shown[file])), "")
 
 
-def _look_at_data(found: Found[Volume]) -> tuple[str, FileId | None]:
+def _look_at_data(depot: Depot, key: str, volume: Volume) -> tuple[str, FileId | None]:
     """Returns what is wrong with a volume's data, and which file it is."""
-    volume = found.record
     data = directory.DATA_NAME if volume.kind is Kind.DIRECTORY else image.IMAGE_NAME
     try:
-        with found.depot.pool.volumes.opened(found.key, data, image.PATH_ONLY) as descriptor:
-            status = os.fstat(descriptor)
+        status = depot.pool.volumes.status(key, data)
     except OSError as error:
         missing = error.errno == errno.ENOENT
         what = "is missing from" if missing else f"cannot be read ({error.strerror}) in"
-        return f"the data of the volume {what} pool {found.depot.pool.name!r}", None
+        return f"the data of the volume {what} pool {depot.pool.name!r}", None
     file = status.st_dev, status.st_ino
     if volume.kind is Kind.IMAGE and status.st_size < volume.size_bytes:
         return f"its image has {status.st_size} bytes and not {volume.size_bytes}", file

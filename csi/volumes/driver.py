@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from csi.answers import CapacityFigures, Stats
 from csi.errors import DriverError, NotReady, PoolUnavailable
@@ -65,6 +65,7 @@ class Driver:
         self._ready = threading.Event()
         self._closing = threading.Event()
         self._failure = ""
+        self._when_ready: Callable[[], None] = lambda: None
         self._watch = Watch(depots)
         self._threads: list[threading.Thread] = []
 
@@ -95,8 +96,12 @@ class Driver:
             Usage(tools, self.lifecycle, self.conditions),
         )
 
-    def start(self) -> None:
-        """Begins to read the pools, in the background; `is_ready` tells when that is done."""
+    def start(self, when_ready: Callable[[], None] = lambda: None) -> None:
+        """Begins to read the pools, in the background; `is_ready` tells when that is done.
+
+        Then `when_ready` is called as well.
+        """
+        self._when_ready = when_ready
         for work in (self._recover, self._sweep, self._watch_pools, self._hold_limits):
             thread = threading.Thread(target=work, name=work.__name__, daemon=True)
             thread.start()
@@ -163,6 +168,7 @@ class Driver:
         self._reaper.start()
         self._ready.set()
         _log.info("ready", extra={"volumes": sum(1 for _ in self._pools.volumes())})
+        self._when_ready()
         self._allowances.hold_tenants()
 
     def _watch_pools(self) -> None:

@@ -15,7 +15,8 @@ from typing import TypeVar
 from csi.answers import Page
 from csi.errors import BadToken
 from csi.model import Record
-from csi.pool.shelf import Position, Shelf
+from csi.pool.index import Position
+from csi.pool.shelf import Shelf
 
 _TOKEN = re.compile(r"(\d{1,20})-([0-9a-f]{32})", re.ASCII)
 
@@ -60,5 +61,5 @@ def position_of(token: str) -> Position | None:
 def _behind(shelves: Sequence[Shelf[R]], token: str) -> Iterator[tuple[Position, R]]:
     position = position_of(token)
     if len(shelves) == 1:
-        return shelves[0].after(position)
-    return merge(*(shelf.after(position) for shelf in shelves), key=lambda entry: entry[0])
+        return shelves[0].index.after(position)
+    return merge(*(shelf.index.after(position) for shelf in shelves), key=lambda entry: entry[0])

@@ -64,6 +64,14 @@ class Pools:
             return found if found is not None and found.record.ephemeral else None
         return self._find(volume_id, ids.Sort.VOLUME, lambda pool: pool.volumes)
 
+    def find_record(self, volume: Volume) -> tuple[Depot, str] | None:
+        """Returns depot and key of a volume whose record was found just now, if it is there."""
+        key = ids.key_of(volume.id)
+        for depot in self.depots:
+            if depot.pool.volumes.peek(key) is volume:
+                return depot, key
+        return self.locate_volume(volume.id)  # the record was written anew
+
     def get_volume(self, volume_id: str) -> Found[Volume]:
         """Is `find_volume`, but what is not there is an error.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from csi.errors import NoRoom
 from csi.linux.usage import FilesystemUsage
 from csi.volumes.capacity import Entry, Ledger
 
@@ -60,3 +61,51 @@ def test_what_workloads_have_written_meanwhile_is_not_owed_any_more() -> None:
     written = 100 * MIB
 
     assert ledger.shortage() == ""
+
+
+class TestRoomInSight:
+    """A create looks at volumes in use only where what they have written could matter."""
+
+    def ledger(self, free: int, written: int) -> tuple[Ledger, list[str]]:
+        ledger, asked = Ledger(lambda: usage(free), margin_bytes=0), list[str]()
+
+        def measure() -> int:
+            asked.append("volume")
+            return written
+
+        ledger.put("volume", Entry(400 * MIB, allocated=100 * MIB))
+        ledger.watch("volume", measure)
+        return ledger, asked
+
+    def test_there_is_plenty(self) -> None:
+        ledger, asked = self.ledger(free=900 * MIB, written=100 * MIB)
+        with ledger.reserve(500 * MIB):
+            assert asked == []
+
+    @pytest.mark.parametrize(("written", "fits"), [(0, False), (1, False), (200, True)])
+    def test_it_depends_on_them(self, written: int, fits: bool) -> None:
+        ledger, asked = self.ledger(free=700 * MIB, written=written * MIB)
+        if fits:
+            with ledger.reserve(500 * MIB):
+                pass
+        else:
+            with pytest.raises(NoRoom), ledger.reserve(500 * MIB):
+                pass
+        assert asked
+
+    def test_one_that_is_used_no_more_counts_as_it_was_last(self) -> None:
+        ledger, asked = self.ledger(free=700 * MIB, written=200 * MIB)
+        ledger.settle("volume")
+        asked.clear()
+        with ledger.reserve(500 * MIB), pytest.raises(NoRoom), ledger.reserve(1 * MIB):
+            pass
+        assert asked == []
+
+    def test_one_that_is_gone_counts_no_more(self) -> None:
+        ledger, asked = self.ledger(free=900 * MIB, written=0)
+        ledger.remove("volume")
+        ledger.put("other", Entry(400 * MIB))
+        with ledger.reserve(500 * MIB):
+            assert asked == []
+        with pytest.raises(NoRoom), ledger.reserve(501 * MIB):
+            pass
