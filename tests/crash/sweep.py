@@ -1,6 +1,7 @@
 """How much of a sweep is run, and what came of it.
 
 `CRASH=whole` runs all of it. Otherwise a sample is drawn, by `CRASH_SEED`, the same each time.
+`CRASH_LOG=file` has each violation written there as it is found: a whole sweep takes hours.
 """
 
 import os
@@ -18,6 +19,17 @@ SEED = int(os.environ.get("CRASH_SEED", "1"))
 
 FIGURES: dict[str, Counter[str]] = {}
 """What was tried: for each sweep the number of points, by call."""
+
+
+_LOG = os.environ.get("CRASH_LOG", "")
+
+
+def violation(scenario: str, what: str) -> str:
+    """Writes a violation down at once; returns it."""
+    if _LOG:
+        with open(_LOG, "a", encoding="utf-8") as log:
+            log.write(f"{scenario}: {what}\n")
+    return what
 
 
 def count(sweep: str, what: str, number: int = 1) -> None:

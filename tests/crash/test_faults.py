@@ -44,7 +44,7 @@ def test_a_failure_is_told_and_undone(grounds: Grounds[Ground], scenario: Scenar
         try:
             reached = fail_all(grounds.get(scenario.pool), scenario, faults)
         except FaultError as failure:
-            violations.append(str(failure))
+            violations.append(sweep.violation(scenario.name, str(failure)))
             grounds.spoil(scenario.pool, failure)
             faults = faults[failure.done :]
         else:

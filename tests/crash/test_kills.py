@@ -39,7 +39,7 @@ def test_nothing_is_lost_or_left_behind(grounds: Grounds[Ground], scenario: Scen
         try:
             trace = kill_at(grounds.get(scenario.pool), scenario, point, how)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the sweep goes on
-            failures.append(f"{how} at {point}: {failure}")
+            failures.append(sweep.violation(scenario.name, f"{how} at {point}: {failure}"))
             grounds.spoil(scenario.pool, failure)
         else:
             if not trace.hit:

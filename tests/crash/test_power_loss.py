@@ -38,7 +38,8 @@ def test_what_was_answered_is_on_disk(tmp_path: Path, name: str) -> None:
             with _world_of(tmp_path / "state.img", SORTS[name].pool, place) as world:
                 Aftermath(world, session, cut.mark).check()
         except Exception as violation:  # noqa: BLE001 - whatever it is, the sweep goes on
-            violations.append(f"after flush {cut.flush}, {cut.words}, {cut.mark}: {violation}")
+            words = f"after flush {cut.flush}, {cut.words}: {violation}"
+            violations.append(sweep.violation(name, words))
     assert not violations, f"{len(violations)} violations:\n  " + "\n  ".join(violations)
 
 
