@@ -83,8 +83,10 @@ class Building:
         """Renames an entry into the trash, durably."""
         with opened_folders(self._pool_fd, folder, TRASH) as (source, trash):
             rename_noreplace(source, name, trash, trash_name)
-            self._durability.names(source, trash)
-        self.when_thrown_away()
+            try:
+                self._durability.names(source, trash)
+            finally:
+                self.when_thrown_away()
 
     def leave(self, folder: str, name: str) -> None:
         """Notes what must not count and could not be thrown away."""

@@ -1,7 +1,7 @@
 """The driver stopped and started again, at rest, with every sort of volume staged and published."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -232,7 +232,20 @@ def test_a_volume_deleted_just_before_the_end_is_gone(bench: Bench) -> None:
     wait_for_empty_trash(bench.pool)
 
 
-def test_one_damaged_record_costs_one_volume(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda whole: whole[: len(whole) // 2], "damaged"),
+        (lambda _: b"", "damaged"),
+        (lambda _: None, "No such file"),
+        (lambda whole: whole.replace(b'"version": 1', b'"version": 999'), "newer driver"),
+        (lambda whole: whole.replace(b'"id": "vol-', b'"id": "vol-0'), "another entry"),
+    ],
+    ids=["half", "empty", "missing", "newer", "another's"],
+)
+def test_one_damaged_record_costs_one_volume(
+    bench: Bench, damage: Callable[[bytes], bytes | None], reason: str
+) -> None:
     name = bench.name()
     damaged, sound = bench.create(name).volume_id, bench.create().volume_id
     target = bench.use(damaged)
@@ -240,8 +253,13 @@ def test_one_damaged_record_costs_one_volume(bench: Bench) -> None:
     bench.driver.stop_cleanly()
     record = entry_of(bench.pool, damaged) / "record.json"
     whole = record.read_bytes()
-    record.write_bytes(whole[: len(whole) // 2])
+    damaged_record = damage(whole)
+    assert damaged_record != whole
+    record.unlink()
+    if damaged_record is not None:
+        record.write_bytes(damaged_record)
     bench.driver.start()
+    assert reason in bench.driver.log_text()
 
     listed = bench.driver.controller.ListVolumes(requests.list_volumes()).entries
     assert [entry.volume.volume_id for entry in listed] == [sound]

@@ -78,7 +78,8 @@ def _world_of(image: Path, fs_type: str, place: Path) -> Iterator[World]:
 @contextlib.contextmanager
 def _mounted(image: Path, fs_type: str, target: Path) -> Iterator[Path]:
     target.mkdir()
-    mount_image(image, target, fs_type)
+    # All states have one UUID, and the kernel may still be letting go of the one before.
+    mount_image(image, target, fs_type, options=("nouuid",) if fs_type == "xfs" else ())
     try:
         yield target
     finally:
