@@ -7,10 +7,11 @@ copy begins again, before anything else is served.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 
-from csi.errors import DriverError
+from csi.errors import DriverError, OperationPending
 from csi.model import Snapshot, SourceType, Volume
 from csi.pool import ids, image
 from csi.volumes import moments
@@ -85,14 +86,16 @@ class Copies:
         self._jobs.cancel(key, CANCEL_S)
 
     def resume(self) -> None:
-        """Begins again, after a restart, every copy that was under way."""
+        """Begins again every copy that was cut off by a restart, or has failed."""
         for depot in self._pools.depots:
             for volume in depot.pool.volumes.values():
                 if volume.copying:
-                    self.ensure_volume(depot, volume)
+                    with contextlib.suppress(OperationPending):
+                        self.ensure_volume(depot, volume)
             for snapshot in depot.pool.snapshots.values():
                 if snapshot.copying:
-                    self.ensure_snapshot(depot, snapshot)
+                    with contextlib.suppress(OperationPending):
+                        self.ensure_snapshot(depot, snapshot)
 
     def ensure_volume(self, depot: Depot, volume: Volume) -> None:
         """Begins the copy into a volume again if it has failed, for want of room perhaps."""

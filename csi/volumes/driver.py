@@ -185,6 +185,7 @@ class Driver:
         while not self._closing.wait(_SWEEP_EVERY_S):
             if self.is_ready():
                 self._inline.sweep()
+                self._copies.resume()
                 self._allowances.hold_tenants()
                 self._allowances.settle()
 

@@ -29,7 +29,7 @@ A_LITTLE_S = 1.0
 """How long a driver is followed into its background work while something is done to it."""
 HURRIED = (
     "import sys; from csi.volumes import driver, reaper; reaper._RETRY_S = 0.2; "
-    "driver._SWEEP_EVERY_S = 5; from csi import cli; sys.exit(cli.main())"
+    "driver._SWEEP_EVERY_S = 2; from csi import cli; sys.exit(cli.main())"
 )
 """The real command, but that it tries again sooner what it could not do at once."""
 POOL_BYTES = 8 * GIB
