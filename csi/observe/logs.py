@@ -42,9 +42,19 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    _leave_out_what_no_line_shows()
     # gRPC tells its own story at every level; what matters of it, the driver logs itself.
     logging.getLogger("grpc").setLevel(logging.ERROR)
     logging.captureWarnings(True)
+
+
+def _leave_out_what_no_line_shows() -> None:
+    """Saves looking up the caller, the thread and the process of each event.
+
+    "Optimization" in the Logging HOWTO of Python.
+    """
+    vars(logging)["_srcfile"] = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 class JsonLines(logging.Formatter):

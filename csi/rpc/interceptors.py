@@ -128,7 +128,14 @@ class Calls:
     def handlers(
         self, service: object, descriptor: ServiceDescriptor, *, always: bool = False
     ) -> grpc.GenericRpcHandler:
-        """Returns all methods of a service, wrapped.
+        """Returns all methods of a service, wrapped; see `methods`."""
+        found = self.methods(service, descriptor, always=always)
+        return grpc.method_handlers_generic_handler(descriptor.full_name, found)
+
+    def methods(
+        self, service: object, descriptor: ServiceDescriptor, *, always: bool = False
+    ) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """Returns the methods of a service by their names, wrapped.
 
         Args:
             service: Has the methods of the descriptor, in snake_case; one that it does not have
@@ -147,7 +154,7 @@ class Calls:
             else:
                 behaviour = self.wrap(method, handle, always=always)
                 found[method.name] = grpc.unary_unary_rpc_method_handler(behaviour)
-        return grpc.method_handlers_generic_handler(descriptor.full_name, found)
+        return found
 
     def wrap(
         self, method: MethodDescriptor, handle: Callable[[Any], Message], *, always: bool

@@ -169,9 +169,12 @@ class Server:
         )
         calls = Calls(self._driver, self._admission)
         for service in services:
-            handlers = calls.handlers(
+            methods = calls.methods(
                 self._implementation(service), service, always=service is IDENTITY
             )
+            # Known by name, a call is not looked for in one service after the other.
+            server.add_registered_method_handlers(service.full_name, methods)
+            handlers = grpc.method_handlers_generic_handler(service.full_name, methods)
             server.add_generic_rpc_handlers((handlers,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         return Socket(path, endpoints.bind(path, server.add_insecure_port), server)
