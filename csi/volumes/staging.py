@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import re
+import time
 
 from csi.errors import AlreadyExists, NotNow, OperationPending, UnsupportedRequest
 from csi.linux import mounts
@@ -22,6 +23,8 @@ from csi.volumes.presence import Presence
 from csi.volumes.tools import Tools
 
 DEVICE_NAME = "device"
+_LOOKED_AT_S = 0.5
+_PAUSE_S = 0.002
 _BUSY = frozenset({errno.EBUSY, errno.EINVAL})
 _COMPARED = frozenset({"ro", "noexec", "noatime", "nodiratime"})
 """Options of a mount that the kernel shows as they were given."""
@@ -172,7 +175,7 @@ def take_away(volume_id: str, path: str, present: Presence | None) -> None:
         for _ in range(layers):
             if present is not None:
                 devices.thaw_before_last(present, path)
-            mounts.unmount(path)
+            _unmount(path)
     except OSError as error:
         if error.errno not in _BUSY:
             raise
@@ -217,3 +220,17 @@ def _leave_alone(volume_id: str, path: str) -> None:
             raise NotNow(
                 f"volume {volume_id} does not exist, and what is mounted at {place} is left alone"
             )
+
+
+def _unmount(path: str) -> None:
+    """Unmounts a path, which whoever looks at it just then keeps busy for that moment."""
+    deadline = time.monotonic() + _LOOKED_AT_S
+    while True:
+        try:
+            mounts.unmount(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(_PAUSE_S)

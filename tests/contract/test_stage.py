@@ -258,6 +258,14 @@ def test_a_volume_in_use_cannot_be_unstaged_away(pods: Pods, bench: Bench) -> No
     pods.unstage(volume_id, staging)
 
 
+def test_a_volume_that_somebody_looks_at_is_unstaged_all_the_same(pods: Pods, bench: Bench) -> None:
+    volume_id = bench.create().volume_id
+    staging = pods.stage(volume_id)
+    with looked_at(str(staging), 0.1):
+        pods.unstage(volume_id, staging)
+    assert not mounts_at(staging)
+
+
 def test_a_staged_volume_cannot_be_deleted(pods: Pods, bench: Bench) -> None:
     volume_id = bench.create().volume_id
     staging = pods.stage(volume_id)

@@ -9,7 +9,7 @@ from tests.crash.world import ViolationError
 from tests.model import controller_calls as controller
 from tests.model import node_calls as node
 from tests.model import snapshot_calls as snapshots
-from tests.model.operations import CALL_S, Line, Operation
+from tests.model.operations import Line, Operation, patient
 from tests.model.plans import PODS, Choice, Planner, patiently
 from tests.model.states import Group, Snapshot, State, Volume
 
@@ -149,7 +149,7 @@ def _listed_volumes(line: Line) -> dict[str, object]:
     token = ""
     while True:
         request = requests.list_volumes(token, max_entries=50)
-        reply: pb.ListVolumesResponse = line.controller.ListVolumes(request, timeout=CALL_S)
+        reply: pb.ListVolumesResponse = patient(line.controller.ListVolumes, request)
         for entry in reply.entries:
             volume, nodes = entry.volume, entry.status.published_node_ids
             found[volume.volume_id] = (volume.capacity_bytes, bool(nodes))
@@ -163,7 +163,7 @@ def _listed_snapshots(line: Line) -> dict[str, object]:
     token = ""
     while True:
         request = requests.list_snapshots(token=token, max_entries=50)
-        reply: pb.ListSnapshotsResponse = line.controller.ListSnapshots(request, timeout=CALL_S)
+        reply: pb.ListSnapshotsResponse = patient(line.controller.ListSnapshots, request)
         for entry in reply.entries:
             one = entry.snapshot
             found[one.snapshot_id] = (one.size_bytes, one.source_volume_id)

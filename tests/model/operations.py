@@ -121,3 +121,15 @@ class Operation:
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.slots)})"
+
+
+def patient(method: Any, request: Message) -> Any:  # noqa: ANN401 - the types of stubs say no more
+    """Asks for something until the driver answers."""
+    deadline = time.monotonic() + CALL_S
+    while True:
+        try:
+            return method(request, timeout=CALL_S)
+        except grpc.RpcError as error:
+            if as_call(error).code() not in UNCERTAIN or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
