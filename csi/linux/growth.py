@@ -61,6 +61,15 @@ def check_ext4(path: str, *, timeout_s: float = 3600, pass_fds: Sequence[int] = 
     run(check, timeout_s=timeout_s, pass_fds=pass_fds, ok=(_E2FSCK_FINE, _E2FSCK_CORRECTED))
 
 
+def expect_whole_ext4(path: str, *, timeout_s: float = 3600, pass_fds: Sequence[int] = ()) -> None:
+    """Checks that nothing is wrong with an unmounted ext4, and changes nothing.
+
+    Raises:
+        ProgramFailed: Something is.
+    """
+    run(("e2fsck", "-f", "-n", path), timeout_s=timeout_s, pass_fds=pass_fds)
+
+
 def copy_ext4_metadata(
     source: str, target: str, *, timeout_s: float = 3600, pass_fds: Sequence[int] = ()
 ) -> None:
@@ -78,7 +87,8 @@ def resize_ext4(path: str, *, timeout_s: float = 3600, pass_fds: Sequence[int] =
     """Grows an unmounted ext4 to the size of its device or image. resize2fs(8).
 
     Killed amid it leaves the filesystem damaged, in the worst case beyond the repair of e2fsck: it
-    writes the superblock in pieces.
+    writes the superblock in pieces. When it cannot write a block it may say so, and it may not:
+    `expect_whole_ext4` tells.
 
     Raises:
         ProgramFailed: It failed.

@@ -20,7 +20,12 @@ import os
 from collections.abc import Iterator
 
 from csi.linux import copying
-from csi.linux.growth import check_ext4, copy_ext4_metadata, resize_ext4
+from csi.linux.growth import (
+    check_ext4,
+    copy_ext4_metadata,
+    expect_whole_ext4,
+    resize_ext4,
+)
 from csi.linux.paths import open_beneath, sync_directory
 from csi.linux.superblock import ext4_keeps_data_in_place, filesystem_bytes
 from csi.pool.image import IMAGE_NAME
@@ -88,6 +93,7 @@ def _copy_to_grow(folder: int) -> Iterator[int]:
 def _grow(image: int) -> None:
     check_ext4(_path(image), pass_fds=(image,))
     resize_ext4(_path(image), pass_fds=(image,))
+    expect_whole_ext4(_path(image), pass_fds=(image,))
     os.fsync(image)
 
 

@@ -61,6 +61,14 @@ def write_record(folder: int, record: Record, durability: Durability) -> None:
         raise
 
 
+def drop_unfinished(folder: int) -> None:
+    """Removes what a write that was cut off has left in the open folder."""
+    for name in os.listdir(folder):
+        if name.startswith(f".{RECORD_NAME}."):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+
+
 def read_record(folder: int, path: str, record_type: type[R]) -> R:
     """Reads the record at `path`, relative to the open folder.
 

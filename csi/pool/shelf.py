@@ -164,6 +164,7 @@ class Shelf(Generic[R]):
         key = ids.key_of(record.id)
         with self.opened(key) as folder:
             try:
+                records.drop_unfinished(folder)
                 records.write_record(folder, record, self._durability)
                 self._durability.names(folder)
             except OSError as error:

@@ -107,9 +107,8 @@ class Allowances:
 
         On btrfs, who may write to a directory may also make a subvolume in it that belongs to no
         group, or to a stranger's. What it holds is charged from now on. Elsewhere its owner may
-        change its project. Limits that could not be set earlier are set now.
+        change its project.
         """
-        self.settle()
         for depot, volume in self._pools.volumes():
             limits = depot.pool.limits
             if limits is None or not volume.quota_number:

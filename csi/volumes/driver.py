@@ -184,10 +184,21 @@ class Driver:
     def _sweep(self) -> None:
         while not self._closing.wait(_SWEEP_EVERY_S):
             if self.is_ready():
-                self._inline.sweep()
-                self._copies.resume()
-                self._allowances.hold_tenants()
-                self._allowances.settle()
+                for work in (
+                    self._inline.sweep,
+                    self._copies.resume,
+                    self._allowances.hold_tenants,
+                    self._allowances.settle,
+                ):
+                    _try(work)
+
+
+def _try(work: Callable[[], object]) -> None:
+    """Does one thing of several, so that one that fails now does not keep the thread from all."""
+    try:
+        work()
+    except (OSError, DriverError) as error:
+        _log.warning("work in the background failed", extra={"reason": str(error)})
 
 
 class Mounts:

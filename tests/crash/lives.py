@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import read_bytes, write_synced
+from tests.contract.node_fixtures import entry_of, no_loop_over
 from tests.contract.requests import LEAST_BYTES, MIB, filesystem, raw_block
 from tests.crash.world import ViolationError, World
 
@@ -49,6 +51,13 @@ SORTS = {
 }
 """Images of each filesystem and raw devices on a pool that reflinks, a directory on btrfs, and an
 image on a pool where every copy is made in the background."""
+
+
+_CHECKS = {
+    "ext4": ("e2fsck", "-f", "-n"),
+    "xfs": ("xfs_repair", "-n", "-f"),
+    "btrfs": ("btrfs", "check", "--readonly"),
+}
 
 
 class Life:
@@ -118,6 +127,7 @@ class Life:
 
     def delete(self) -> None:
         """DeleteVolume, and waits until its bytes are free."""
+        self._expect_sound_filesystem()
         request = requests.delete_volume(self.volume_id)
         self.world.call(lambda: self.world.driver.controller.DeleteVolume(request))
         self.world.wait_for_background()
@@ -243,6 +253,18 @@ class Life:
 
     def _file(self) -> Path:
         return self.target() if self._is_block else self.target() / "data"
+
+    def _expect_sound_filesystem(self) -> None:
+        """Expects that fsck finds nothing in the image, if it is there and unused."""
+        image = entry_of(self.world.pool, self.volume_id) / "disk.img"
+        fs_type = self.sort.capability.mount.fs_type
+        if not fs_type or not image.exists() or not no_loop_over(image):
+            return
+        done = subprocess.run(
+            [*_CHECKS[fs_type], str(image)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise ViolationError(f"{self.name} is damaged: {done.stdout}{done.stderr}")
 
     # --- the whole ---------------------------------------------------------------------------
 

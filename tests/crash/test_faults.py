@@ -1,7 +1,5 @@
 """Each call that changes something failed by the kernel, with each errno to be expected."""
 
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -9,20 +7,12 @@ from tests.crash import sweep
 from tests.crash.failing import FaultError, fail_all, faults_at
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.sweep import Grounds
-from tests.crash.trial import Ground, choose_points, ground_on, list_points
+from tests.crash.trial import Ground, choose_points, list_points
 
 pytestmark = pytest.mark.kernel
 
-_SAMPLED = {"xfs": 4, "ext4": 2, "btrfs": 1}
+_SAMPLED = {"xfs": 3, "ext4": 1, "btrfs": 1}
 _FAULTS = 6
-
-
-@pytest.fixture(scope="module")
-def grounds(folder: Path) -> Iterator[Grounds[Ground]]:
-    """The pools, each with a driver and bystanders."""
-    grounds = Grounds(ground_on, folder)
-    yield grounds
-    grounds.close()
 
 
 @pytest.mark.timeout(3600)

@@ -1,7 +1,6 @@
 """The driver killed at each call that changes a disk, a mount or a loop device."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,20 +9,12 @@ from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.sweep import Grounds
 from tests.crash.tracer import DRIVER, KILL_ALL, KILL_DRIVER
 from tests.crash.tracing import Point
-from tests.crash.trial import Ground, choose_points, ground_on, kill_at, list_points
+from tests.crash.trial import Ground, choose_points, kill_at, list_points
 
 pytestmark = pytest.mark.kernel
 
-_SAMPLED = {"xfs": 6, "ext4": 2, "btrfs": 2}
+_SAMPLED = {"xfs": 3, "ext4": 1, "btrfs": 1}
 _POINTS = 2
-
-
-@pytest.fixture(scope="module")
-def grounds(folder: Path) -> Iterator[Grounds[Ground]]:
-    """The pools, each with a driver and bystanders."""
-    grounds = Grounds(ground_on, folder)
-    yield grounds
-    grounds.close()
 
 
 @pytest.mark.timeout(3600)
