@@ -67,7 +67,6 @@ _ASK_FOR_ROOM = frozenset(
         "ControllerExpandVolume",
         "CreateSnapshot",
         "CreateVolumeGroupSnapshot",
-        "NodeExpandVolume",
     }
 )
 """To all others the specification has no RESOURCE_EXHAUSTED, or gives it another meaning."""

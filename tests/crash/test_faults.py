@@ -1,6 +1,5 @@
 """Each call that changes something failed by the kernel, with each errno to be expected."""
 
-
 import pytest
 
 from tests.crash import sweep

@@ -1,6 +1,5 @@
 """Failures at chosen steps: what each leaves behind, and that the next try comes through."""
 
-
 import pytest
 
 from tests.crash.failing import Failing, Fault
