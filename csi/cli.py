@@ -10,8 +10,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from csi import __version__, config
-from csi.errors import DriverError
+from csi import __version__, config, config_file
+from csi.errors import ConfigurationError, DriverError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--pool",
         default="",
         metavar="PATH",
-        help=f"directory of the pool (default: as configured, or {config.DEFAULT_POOL_PATH})",
+        help=f"directory of the pool (default: as configured, or {config_file.DEFAULT_POOL_PATH})",
     )
     parser.add_argument(
         "--log-level", default="", choices=("debug", "info", "warning", "error"), help="how much"
@@ -131,7 +131,10 @@ def _add_pool_create(parser: argparse.ArgumentParser) -> None:
 def _add_volumes(parser: argparse.ArgumentParser) -> None:
     parser.description = "Lists the volumes of a pool with the claims they belong to."
     parser.add_argument(
-        "--pool", default=config.DEFAULT_POOL_PATH, metavar="PATH", help="directory of the pool"
+        "--pool",
+        default=config_file.DEFAULT_POOL_PATH,
+        metavar="PATH",
+        help="directory of the pool",
     )
     parser.add_argument("--output", default="table", choices=("table", "json"), help="format")
     parser.set_defaults(run=_list_volumes)
@@ -174,9 +177,9 @@ def _create_pool(arguments: argparse.Namespace) -> int:
         print(f"{arguments.path} is a pool already")
         return 0
     if arguments.file and not arguments.size:
-        raise config.ConfigurationError("--file needs --size")
+        raise ConfigurationError("--file needs --size")
     if arguments.size and not arguments.file:
-        raise config.ConfigurationError("--size goes with --file: only a file is given a size")
+        raise ConfigurationError("--size goes with --file: only a file is given a size")
     if arguments.file:
         size_bytes = config.parse_quantity(arguments.size, "--size")
         made = setup.create_in_file(

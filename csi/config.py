@@ -14,80 +14,19 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 import msgspec
-import yaml
 
-from csi.errors import InvalidRequest
+from csi import config_file
+from csi.config_file import File, ParametersSection, PoolSection
+from csi.errors import ConfigurationError, InvalidRequest, UnsupportedRequest
+from csi.mkfs_options import parse_mkfs_options
 from csi.model import EphemeralSettings, Kind, Parameters, Settings
 from csi.quantity import parse_size
 
-API_VERSION = "local-path.csi.dev/v1"
-KIND = "DriverConfiguration"
-DEFAULT_DRIVER_NAME = "local-path.csi.dev"
-DEFAULT_POOL_PATH = "/var/lib/csi-local-path"
 DEFAULT_ENDPOINT = "unix:///run/csi-local-path/csi.sock"
 
 _FILESYSTEMS = ("ext4", "xfs", "btrfs")
 _DRIVER_NAME = re.compile(r"[a-zA-Z]([a-zA-Z0-9.-]{0,61}[a-zA-Z])?", re.ASCII)
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
-
-
-class ConfigurationError(InvalidRequest):
-    """The file or a flag is wrong; the message says which key and what is allowed."""
-
-
-class _Section(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
-):
-    pass
-
-
-class PoolSection(_Section, frozen=True, kw_only=True):
-    """A pool and how freely its room is promised."""
-
-    name: str = "default"
-    path: str = DEFAULT_POOL_PATH
-    over_provisioning_ratio: float = 1.0
-    reserved: str | int | None = None
-
-
-class ParametersSection(_Section, frozen=True, kw_only=True):
-    """What a class for inline volumes stands for; keys and values as in a StorageClass."""
-
-    kind: Kind = Kind.IMAGE
-    pool: str = ""
-    fs_type: str = ""
-    enforce_size: bool = True
-    allocation: str = "thin"
-    mkfs_options: str = ""
-
-
-class InlineSection(_Section, frozen=True, kw_only=True):
-    """What pods may have as inline volumes."""
-
-    enabled: bool = True
-    max_volumes: int = 64
-    max_size: str | int = "10Gi"
-    default_size: str | int = "1Gi"
-    classes: dict[str, ParametersSection] = {}
-
-
-class LogSection(_Section, frozen=True, kw_only=True):
-    """How much is logged, and how."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "text"] = "json"
-
-
-class _File(_Section, frozen=True, kw_only=True):
-    api_version: str
-    kind: str
-    driver_name: str = DEFAULT_DRIVER_NAME
-    pools: tuple[PoolSection, ...] = ()
-    default_fs_type: str = "ext4"
-    default_size: str | int = "1Gi"
-    max_volumes_per_node: int = 0
-    inline_volumes: InlineSection = InlineSection()
-    log: LogSection = LogSection()
 
 
 class PoolConfiguration(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +75,7 @@ def load(flags: Flags, environment: Mapping[str, str] = os.environ) -> Configura
     Raises:
         ConfigurationError: Something in them is wrong.
     """
-    file = _read(flags.config) if flags.config else _File(api_version=API_VERSION, kind=KIND)
+    file = config_file.read(flags.config) if flags.config else config_file.EMPTY
     node_id = flags.node_id or environment.get("NODE_ID", "") or socket.gethostname()
     pools = _pools(file.pools, flags.pool)
     settings = Settings(
@@ -146,7 +85,8 @@ def load(flags: Flags, environment: Mapping[str, str] = os.environ) -> Configura
         max_volumes=_at_least(0, file.max_volumes_per_node, "maxVolumesPerNode"),
         default_fs_type=_one_of(file.default_fs_type, _FILESYSTEMS, "defaultFsType"),
         default_size_bytes=_bytes(file.default_size, "defaultSize"),
-        ephemeral=_inline(file.inline_volumes, {pool.name for pool in pools}),
+        selinux_mount=file.se_linux_mount,
+        ephemeral=_inline(file, {pool.name for pool in pools}),
     )
     endpoint = flags.endpoint or environment.get("CSI_ENDPOINT", "") or DEFAULT_ENDPOINT
     return Configuration(
@@ -200,27 +140,6 @@ def topology_value(node_id: str) -> str:
     return f"{readable}-{digest}" if readable else digest
 
 
-def _read(path: str) -> _File:
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = yaml.safe_load(file)
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigurationError(f"{path} does not hold a mapping with apiVersion and kind")
-    for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
-        if document.get(key) != expected:
-            raise ConfigurationError(
-                f"{path}: {key} is {document.get(key)!r} and has to be {expected!r}"
-            )
-    try:
-        return msgspec.convert(document, _File)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-
-
 def _pools(sections: tuple[PoolSection, ...], path: str) -> tuple[PoolConfiguration, ...]:
     if path and len(sections) > 1:
         raise ConfigurationError("--pool names one pool, and the configuration has several")
@@ -257,7 +176,8 @@ def _ratio(section: PoolSection) -> float:
     return ratio
 
 
-def _inline(section: InlineSection, pools: Collection[str]) -> EphemeralSettings:
+def _inline(file: File, pools: Collection[str]) -> EphemeralSettings:
+    section = file.inline_volumes
     max_size_bytes = _bytes(section.max_size, "inlineVolumes.maxSize")
     default_size_bytes = _bytes(section.default_size, "inlineVolumes.defaultSize")
     if default_size_bytes > max_size_bytes:
@@ -268,19 +188,24 @@ def _inline(section: InlineSection, pools: Collection[str]) -> EphemeralSettings
         max_size_bytes=max_size_bytes,
         default_size_bytes=default_size_bytes,
         classes={
-            name: _inline_class(name, parameters, pools)
+            name: _inline_class(name, parameters, pools, file)
             for name, parameters in section.classes.items()
         },
     )
 
 
-def _inline_class(name: str, section: ParametersSection, pools: Collection[str]) -> Parameters:
+def _inline_class(
+    name: str, section: ParametersSection, pools: Collection[str], file: File
+) -> Parameters:
     where = f"inlineVolumes: class {name!r}"
     if section.pool:
         _one_of(section.pool, tuple(pools), f"{where}: pool")
     if section.fs_type:
         _one_of(section.fs_type, _FILESYSTEMS, f"{where}: fsType")
     allocation = _one_of(section.allocation, ("thin", "thick"), f"{where}: allocation")
+    if section.kind is Kind.DIRECTORY and file.se_linux_mount:
+        raise ConfigurationError(f"{where}: kind directory cannot be served with seLinuxMount")
+    _check_mkfs_options(section, section.fs_type or file.default_fs_type, where)
     return Parameters(
         kind=section.kind,
         pool=section.pool,
@@ -289,6 +214,16 @@ def _inline_class(name: str, section: ParametersSection, pools: Collection[str])
         thick=allocation == "thick",
         mkfs_options=" ".join(section.mkfs_options.split()),
     )
+
+
+def _check_mkfs_options(section: ParametersSection, fs_type: str, where: str) -> None:
+    """Checks what would otherwise be told to a pod's author, who cannot mend it."""
+    if section.mkfs_options and section.kind is Kind.DIRECTORY:
+        raise ConfigurationError(f"{where}: mkfsOptions is for kind image")
+    try:
+        parse_mkfs_options(section.mkfs_options, fs_type, f"{where}: mkfsOptions")
+    except UnsupportedRequest as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _driver_name(name: str) -> str:

@@ -64,6 +64,8 @@ class Capability(Value, frozen=True, kw_only=True):
     mode: AccessMode
     fs_type: str = ""
     mount_flags: tuple[str, ...] = ()
+    selinux_context: str = ""
+    """The label that all files are to show; part of one mount, and never of a record."""
 
     @property
     def read_only(self) -> bool:
@@ -279,4 +281,6 @@ class Settings(Value, frozen=True, kw_only=True):
     max_volumes: int = 0
     default_fs_type: str = "ext4"
     default_size_bytes: int = 1 << 30
+    selinux_mount: bool = False
+    """Whether volumes are mounted with SELinux contexts, which leaves images alone to be served."""
     ephemeral: EphemeralSettings = EphemeralSettings()

@@ -20,6 +20,7 @@ _UMOUNT_NOFOLLOW = 8
 _STACK_LIMIT = 1000
 _READ_TRIES = 5
 _READ_BYTES = 1 << 14
+_OPTION = re.compile(r'(?:[^,"]|"[^"]*"?)+')
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
@@ -104,6 +105,12 @@ class MountTable:
                 starts.add(content.rfind(b"\n", 0, place) + 1)
                 place = content.find(word, place + 1)
         return [content[start : content.find(b"\n", start)] for start in sorted(starts)]
+
+
+def knows_filesystem(fs_type: str) -> bool:
+    """Whether the kernel has a type of filesystem now; modules may bring it more."""
+    with open("/proc/filesystems", encoding="ascii") as file:
+        return any(line.split()[-1:] == [fs_type] for line in file)
 
 
 def mount_containing(fd: int) -> Mount:
@@ -292,4 +299,5 @@ def _escaped(text: str) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split(","))
+    """Splits options at commas; within quotes, as SELinux shows its contexts, they are none."""
+    return frozenset(_OPTION.findall(text) if '"' in text else text.split(","))

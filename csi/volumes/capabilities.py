@@ -103,6 +103,8 @@ def reason_against(volume: Volume, capabilities: Sequence[Capability]) -> str:
             return (
                 f"the volume is a {_in_words(volume.access)}, not a {_in_words(capability.access)}"
             )
+        if capability.selinux_context and volume.kind is Kind.DIRECTORY:
+            return "a directory has no filesystem of its own to mount with an SELinux context"
         if capability.fs_type and volume.fs_type and capability.fs_type != volume.fs_type:
             return f"the volume holds {volume.fs_type}, not {capability.fs_type}"
     return ""

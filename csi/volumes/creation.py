@@ -29,6 +29,7 @@ from csi.pool.building import Site
 from csi.pool.pool import Pool
 from csi.volumes import capabilities, moments, sizes
 from csi.volumes.agreement import check_same, check_topology
+from csi.volumes.contexts import check_kind
 from csi.volumes.moments import Origin, Taken
 from csi.volumes.pools import Depot, Found, enter_volume
 from csi.volumes.sources import get_origin, lender_of_copy, lock_of
@@ -53,6 +54,7 @@ class Creation:
             OperationPending: The volume or its source is being worked on.
         """
         capabilities.check_capabilities(request.capabilities, request.parameters.kind)
+        check_kind(request.parameters.kind, self._tools.settings)
         self._tools.throttling.check(request.limits, request.parameters.kind)
         with self._tools.locks.exclusive(f"create:{request.name}", f"volume {request.name!r}"):
             found = self._tools.pools.find_volume_name(request.name)
@@ -215,19 +217,18 @@ class Creation:
     def _depot(self, request: VolumeRequest, origin: Origin | None) -> Depot:
         named = request.parameters.pool
         if origin is None:
-            return self._tools.pools.named(named)
+            return self._tools.pools.get_named(named)
         if origin.record.kind is not request.parameters.kind:
             raise UnsupportedRequest(
                 f"the source {origin.record.id} is kept as {origin.record.kind}, and the "
                 f"StorageClass asks for kind {request.parameters.kind}"
             )
-        depot = self._tools.pools.named(named or origin.pool.name)
-        if depot.pool is not origin.pool:
+        if named and named != origin.pool.name:
             raise UnsupportedRequest(
                 f"the source {origin.record.id} is in pool {origin.pool.name!r}; a copy of it "
                 f"cannot be made in pool {named!r}"
             )
-        return depot
+        return self._tools.pools.get_named(origin.pool.name)
 
 
 def _create_directory(pool: Pool, volume: Volume, site: Site) -> Volume:

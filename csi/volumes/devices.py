@@ -25,7 +25,9 @@ from csi.pool.directory import DATA_NAME
 from csi.pool.image import IMAGE_NAME
 from csi.pool.image_growth import ensure_ext4_fills
 from csi.pool.pool import Pool
+from csi.selinux import context_option
 from csi.volumes import presence
+from csi.volumes.contexts import refusal_of
 from csi.volumes.pools import Found
 from csi.volumes.presence import Presence
 
@@ -214,9 +216,19 @@ def _mount_device(
     orphan: bool = False,
 ) -> None:
     """Mounts a device; an orphan is one that is attached although nothing shows it."""
-    read_only = is_read_only(capability)
-    options = (*_ALWAYS.get(volume.fs_type, ()), *capability.mount_flags)
-    mounts.mount_filesystem(device, target, volume.fs_type, options=options, read_only=read_only)
+    read_only, context = is_read_only(capability), capability.selinux_context
+    options = [*_ALWAYS.get(volume.fs_type, ()), *capability.mount_flags]
+    if context:
+        options.append(context_option(context))
+    try:
+        mounts.mount_filesystem(
+            device, target, volume.fs_type, options=options, read_only=read_only
+        )
+    except OSError as error:
+        refusal = refusal_of(context, error)
+        if refusal is not None:
+            raise refusal from error
+        raise
     if orphan:
         _thaw(path)  # somebody unmounted it by hand while it was frozen
     if read_only or volume.fs_type not in _GROWN_MOUNTED:

@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from csi.answers import CapacityFigures, Stats
 from csi.errors import DriverError, NotReady, PoolUnavailable
-from csi.linux.filesystems import FILESYSTEMS
-from csi.model import Capability, Kind, Parameters, PublishRequest, Settings, SizeRange
-from csi.volumes import sizes, startup
-from csi.volumes.agreement import matches
+from csi.model import Capability, Parameters, PublishRequest, Settings, SizeRange
+from csi.volumes import startup
 from csi.volumes.allowances import Allowances
 from csi.volumes.attachments import Attachments
 from csi.volumes.changed_blocks import ChangedBlocks
@@ -27,6 +25,7 @@ from csi.volumes.pools import Depot, Pools
 from csi.volumes.publishing import Publishing
 from csi.volumes.reaper import Reaper
 from csi.volumes.releases import Releases
+from csi.volumes.room import room_for
 from csi.volumes.snapshots import Snapshots
 from csi.volumes.staging import Staging
 from csi.volumes.throttling import Throttling
@@ -132,27 +131,10 @@ class Driver:
     def capacity(
         self, parameters: Parameters, segments: Mapping[str, str] | None
     ) -> CapacityFigures:
-        """Returns what volumes with these parameters can have here; elsewhere there is nothing.
-
-        Raises:
-            InvalidRequest: There is no such pool.
-        """
+        """Returns what volumes with these parameters can have here; see `room_for`."""
         if not self.is_ready():
             raise NotReady("the driver is still reading its pools")
-        is_directory = parameters.kind is Kind.DIRECTORY
-        default = self._settings.default_fs_type
-        fs_type = parameters.fs_type if parameters.fs_type in FILESYSTEMS else default
-        minimum = sizes.minimum_bytes("" if is_directory else fs_type)
-        depot = self._pools.named(parameters.pool)
-        available = depot.ledger.available()
-        if segments is not None and not matches(segments, self.topology):
-            available = 0
-        if is_directory and parameters.enforce_size and not depot.pool.features.directory_quota:
-            available = 0
-        available -= available % 4096
-        return CapacityFigures(
-            available_bytes=available, maximum_bytes=available, minimum_bytes=minimum
-        )
+        return room_for(self._pools, self._settings, parameters, segments)
 
     def _recover(self) -> None:
         try:

@@ -166,7 +166,7 @@ class Inline:
         return VolumeRequest(
             name=request.volume_id,
             size=SizeRange(required_bytes=size),
-            capabilities=(capability,),
+            capabilities=(capability.replace(selinux_context=""),),
             parameters=parameters,
             claim=inline.claim,
             ephemeral=Ephemeral(pod_uid=inline.pod_uid, target_path=request.target_path),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from csi.errors import InvalidRequest, NotFound, NotNow
+from csi.errors import NoRoom, NotFound, NotNow
 from csi.linux.copying import allocated_bytes
 from csi.model import Group, Kind, Record, Snapshot, Volume
 from csi.pool import ids
@@ -43,19 +43,27 @@ class Pools:
     def __init__(self, depots: Sequence[Depot]) -> None:
         self.depots = tuple(depots)
 
-    def named(self, name: str) -> Depot:
-        """Returns the depot that a StorageClass names; no name means the first.
-
-        Raises:
-            InvalidRequest: No pool has that name.
-        """
+    def find_named(self, name: str) -> Depot | None:
+        """Returns the depot that a StorageClass names; no name means the first."""
         if not name:
             return self.depots[0]
-        for depot in self.depots:
-            if depot.pool.name == name:
-                return depot
-        known = ", ".join(depot.pool.name for depot in self.depots)
-        raise InvalidRequest(f"parameter pool: there is no pool {name!r}; this node has {known}")
+        return next((depot for depot in self.depots if depot.pool.name == name), None)
+
+    def get_named(self, name: str) -> Depot:
+        """Is `find_named`, but what is not there is an error.
+
+        Raises:
+            NoRoom: No pool of this node has that name. Other nodes may have one, and of all codes
+                that of this error alone makes the scheduler try them.
+        """
+        found = self.find_named(name)
+        if found is None:
+            known = ", ".join(depot.pool.name for depot in self.depots)
+            raise NoRoom(
+                f"parameter pool: this node has no pool {name!r}, only {known}; the volume can be "
+                "made on a node that has it"
+            )
+        return found
 
     def find_volume(self, volume_id: str) -> Found[Volume] | None:
         """Returns the volume with that id, the kubelet's ids of inline volumes included."""

@@ -6,6 +6,7 @@ from csi.errors import NotNow
 from csi.linux import mounts
 from csi.model import Access, AccessMode, PublishRequest, Volume
 from csi.volumes import devices, presence, targets
+from csi.volumes.contexts import check_same_context, take_context
 from csi.volumes.devices import opened_mount
 from csi.volumes.inline import Inline
 from csi.volumes.pools import Found
@@ -37,6 +38,8 @@ class Publishing:
             OperationPending: It is being worked on.
             Unavailable: It is there, and its pod cannot be held to its limits.
         """
+        capability = take_context(request.capability, self._tools.settings)
+        request = request.replace(capability=capability)
         if request.inline is not None:
             self._inline.publish(request, request.inline)
             return
@@ -110,6 +113,7 @@ def _is_published(found: Found[Volume], request: PublishRequest, staged: str) ->
     if mount is not None:
         check_same_mount(mount, request.capability, read_only=request.read_only, staged=staging)
         return True
+    check_same_context(staging, request.capability)
     elsewhere = [other.target for other in present.mounts if other.target != staging.target]
     if elsewhere and request.capability.mode is not AccessMode.SINGLE_NODE_MULTI_WRITER:
         raise NotNow(

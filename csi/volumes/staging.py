@@ -18,6 +18,7 @@ from csi.linux import mounts
 from csi.linux.mounts import Mount
 from csi.model import Access, Capability, Volume
 from csi.volumes import capabilities, devices, presence, targets
+from csi.volumes.contexts import check_same_context, take_context
 from csi.volumes.pools import Found, measure_volume
 from csi.volumes.presence import Presence
 from csi.volumes.tools import Tools
@@ -44,11 +45,12 @@ class Staging:
 
         Raises:
             NotFound: There is no such volume.
-            InvalidRequest: The path cannot be mounted on.
+            InvalidRequest: The path cannot be mounted on, or a mount flag is not allowed.
             NotNow: The volume cannot be used that way.
             AlreadyExists: Something else, or this volume in another way, is at that path.
             OperationPending: It is being worked on, or its contents are still being copied.
         """
+        capability = take_context(capability, self._tools.settings)
         found = self._tools.pools.get_volume(volume_id)
         found.depot.pool.check_answers()
         if found.record.copying:
@@ -128,6 +130,7 @@ def check_same_mount(
     Raises:
         AlreadyExists: It is not the same.
     """
+    check_same_context(mount, capability)
     asked = {flag for flag in capability.mount_flags if flag in _COMPARED}
     if read_only or devices.is_read_only(capability):
         asked.add("ro")

@@ -176,7 +176,7 @@ class Bench:
         for group_id, members in self._groups.items():
             self.driver.group.DeleteVolumeGroupSnapshot(requests.delete_group(group_id, members))
         for snapshot_id in list(self._snapshots):
-            self.delete_snapshot(snapshot_id)
+            repeat_while_aborted(functools.partial(self.delete_snapshot, snapshot_id))
         self._expect_nothing()
 
     def _unpublish_everywhere(self, volume_id: str) -> None:

@@ -15,7 +15,9 @@ def main(arguments: Sequence[str]) -> int:
     """Returns the exit status of pytest."""
     # The guest's own disk is its memory, and the tree is read-only there.
     color = "yes" if sys.stdout.isatty() else "no"
-    options = ("-p", "no:cacheprovider", "--basetemp=/tmp/pytest", f"--color={color}")
+    # Neither pytest nor Hypothesis can keep anything there.
+    plugins = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    options = (*plugins, "--basetemp=/tmp/pytest", f"--color={color}")
     try:
         # Built out here: in the guest there is nowhere to keep it.
         environment = {"CSI_SANITY": str(build()), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -15,6 +15,7 @@ from csi.cluster.api import ApiError, ApiServer, WatchExpired
 from csi.cluster.objects import SELECTED_NODE, Claim
 from csi.cluster.placing import CLAIMS, Placing
 from csi.cluster.waiting_claims import WaitingClaims
+from csi.errors import ConfigurationError
 from tests.api_objects import (
     DRIVER,
     FROM_SNAPSHOT,
@@ -184,5 +185,5 @@ def test_the_address_of_the_api_server_is_what_pods_are_told() -> None:
     assert config.cluster_address(told | {"KUBERNETES_SERVICE_HOST": "fd00::1"}) == (
         "https://[fd00::1]:443"
     )
-    with pytest.raises(config.ConfigurationError, match="in a pod of the cluster"):
+    with pytest.raises(ConfigurationError, match="in a pod of the cluster"):
         config.cluster_address({})
