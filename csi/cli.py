@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from csi import __version__, config, config_file
-from csi.errors import ConfigurationError, DriverError
+from csi.config_file import ConfigurationError
+from csi.errors import DriverError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

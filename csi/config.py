@@ -16,8 +16,8 @@ from typing import Literal
 import msgspec
 
 from csi import config_file
-from csi.config_file import File, ParametersSection, PoolSection
-from csi.errors import ConfigurationError, InvalidRequest, UnsupportedRequest
+from csi.config_file import ConfigurationError, File, ParametersSection, PoolSection
+from csi.errors import InvalidRequest, UnsupportedRequest
 from csi.mkfs_options import parse_mkfs_options
 from csi.model import EphemeralSettings, Kind, Parameters, Settings
 from csi.quantity import parse_size

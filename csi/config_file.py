@@ -10,13 +10,17 @@ from typing import Literal
 import msgspec
 import yaml
 
-from csi.errors import ConfigurationError
+from csi.errors import InvalidRequest
 from csi.model import Kind
 
 API_VERSION = "local-path.csi.dev/v1"
 KIND = "DriverConfiguration"
 DEFAULT_DRIVER_NAME = "local-path.csi.dev"
 DEFAULT_POOL_PATH = "/var/lib/csi-local-path"
+
+
+class ConfigurationError(InvalidRequest):
+    """The file or a flag is wrong; the message says which key and what is allowed."""
 
 
 class _Section(

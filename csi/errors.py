@@ -5,7 +5,6 @@ The tree says what went wrong in the driver's own terms. Which gRPC code that is
 
     DriverError
     ├── InvalidRequest            the caller has to change the request
-    │   ├── ConfigurationError    it is the administrator's: the file or a flag is wrong
     │   └── UnsupportedRequest    well-formed, yet nothing this driver does
     │       └── NotEnforceable    the pool cannot hold a volume to the size that was asked for
     ├── NotFound                  no such volume, snapshot, group, node or path
@@ -31,10 +30,6 @@ class DriverError(Exception):
 
 class InvalidRequest(DriverError):
     """A field is missing, malformed or contradicts another one."""
-
-
-class ConfigurationError(InvalidRequest):
-    """The file or a flag is wrong; the message says which key and what is allowed."""
 
 
 class UnsupportedRequest(InvalidRequest):

@@ -15,7 +15,7 @@ from csi.cluster.api import ApiError, ApiServer, WatchExpired
 from csi.cluster.objects import SELECTED_NODE, Claim
 from csi.cluster.placing import CLAIMS, Placing
 from csi.cluster.waiting_claims import WaitingClaims
-from csi.errors import ConfigurationError
+from csi.config_file import ConfigurationError
 from tests.api_objects import (
     DRIVER,
     FROM_SNAPSHOT,
