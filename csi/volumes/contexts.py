@@ -7,8 +7,6 @@ answer for all volumes of a driver.
 
 from __future__ import annotations
 
-import errno
-
 from csi.errors import AlreadyExists, NotNow, UnsupportedRequest
 from csi.linux.mounts import Mount, knows_filesystem
 from csi.model import Capability, Kind, Settings
@@ -69,10 +67,8 @@ def check_same_context(mount: Mount, capability: Capability) -> None:
         )
 
 
-def refusal_of(context: str, error: OSError) -> NotNow | None:
-    """Returns what to say when the kernel refused to mount; None where no context is why."""
-    if not context or error.errno != errno.EINVAL:
-        return None
+def refusal_of(context: str) -> NotNow:
+    """Returns what to say when the kernel did not mount a sound filesystem with a context."""
     if not knows_filesystem("selinuxfs"):
         return NotNow(
             "the volume is to be mounted with an SELinux context, and SELinux is off in this "

@@ -13,9 +13,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
-from csi.errors import NotNow, Unavailable
+from csi.errors import NotNow, ProgramFailed, Unavailable
 from csi.linux import loop, mounts
 from csi.linux.bounded import FilesystemHeld
+from csi.linux.filesystems import probe
 from csi.linux.freeze import thaw
 from csi.linux.growth import grow_mounted
 from csi.linux.loop_status import LoopDevice
@@ -220,15 +221,10 @@ def _mount_device(
     options = [*_ALWAYS.get(volume.fs_type, ()), *capability.mount_flags]
     if context:
         options.append(context_option(context))
-    try:
+    with _explained(volume, device, context):
         mounts.mount_filesystem(
             device, target, volume.fs_type, options=options, read_only=read_only
         )
-    except OSError as error:
-        refusal = refusal_of(context, error)
-        if refusal is not None:
-            raise refusal from error
-        raise
     if orphan:
         _thaw(path)  # somebody unmounted it by hand while it was frozen
     if read_only or volume.fs_type not in _GROWN_MOUNTED:
@@ -239,3 +235,34 @@ def _mount_device(
     except BaseException:
         mounts.unmount(path)
         raise
+
+
+@contextlib.contextmanager
+def _explained(volume: Volume, device: str, context: str) -> Iterator[None]:
+    """Says why the kernel did not mount what is on a device, where that can be told.
+
+    Raises:
+        NotNow: Something else is on it, or it does not go with the SELinux context.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        present = _signature_on(device)
+        if present != volume.fs_type:
+            raise NotNow(
+                f"volume {volume.id} holds {present or 'nothing that is known'} in place of its "
+                f"{volume.fs_type}: it is left as it is, and is mounted again once its "
+                f"{volume.fs_type} is back"
+            ) from error
+        if context:
+            raise refusal_of(context) from error
+        raise
+
+
+def _signature_on(device: str) -> str:
+    try:
+        return probe(device) or ""
+    except ProgramFailed:
+        return "several signatures that contradict each other"

@@ -91,6 +91,7 @@ def test_it_grows_while_a_pod_uses_it(bench: Bench, fs_type: str) -> None:
 
 
 def test_stats_and_capacity_come_from_its_own_figures(bench: Bench) -> None:
+    wait_for_empty_trash(bench.pool)  # what other tests have deleted comes back meanwhile
     before = _available(bench)
     volume_id = _directory(bench, size=256 * MIB)
     # Promised at once, whether it is used or not.
