@@ -1,5 +1,6 @@
 """Runs the tests below `cases/` in a guest; the arguments go to pytest."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ DEADLINE_S = 900.0
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status of pytest."""
+    # Otherwise the guest would go on when this is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # The guest's own disk is its memory, and the tree is read-only there.
     color = "yes" if sys.stdout.isatty() else "no"
     # Neither pytest nor Hypothesis can keep anything there.
