@@ -132,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         ("rounds", "how often each is done"),
         ("few", "volumes made and deleted beside many in a round"),
         ("io-mib", "size of fio's files"),
+        ("files", "files that are given to a group, such as 1000000"),
     ):
         parser.add_argument(f"--{name}", type=int, help=what)
     parser.add_argument("--io-s", type=float, help="seconds of a job of fio")

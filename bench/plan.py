@@ -10,9 +10,10 @@ from bench.calls import Lifecycles, Short
 from bench.cases import Case
 from bench.copies import Copies
 from bench.counts import Counts
+from bench.ownership import Ownership
 from bench.transfer import Transfer
 
-PARTS = ("short", "lifecycles", "counts", "copies", "io")
+PARTS = ("short", "lifecycles", "counts", "copies", "io", "ownership")
 _KINDS = ("directory", "unenforced", "ext4", "xfs", "btrfs", "block")
 _IO_KINDS = ("directory", "ext4", "xfs", "block")
 
@@ -32,6 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         copy_mib: Amounts of data that are copied.
         extents: Numbers of extents that are copied.
         io_mib, io_s: Size and seconds of a job of fio.
+        files: Files that are given to a group.
         attach: Whether lifecycles attach and detach.
     """
 
@@ -47,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     extents: Sequence[int] = (1000, 5000)
     io_mib: int = 256
     io_s: float = 3.0
+    files: int = 20_000
     attach: bool = False
 
 
@@ -84,4 +87,6 @@ def cases(plan: Plan) -> list[Case]:
             for kind in plan.kinds
             if kind in _IO_KINDS
         ]
+    if "ownership" in plan.parts:
+        made += [Ownership(kind, plan.files, plan.rounds) for kind in plan.kinds if kind != "block"]
     return made

@@ -155,7 +155,8 @@ class Bench:
         for used in mine:
             self.driver.node.NodeUnpublishVolume(requests.unpublish(volume_id, used.target))
         for used in mine:
-            self.driver.node.NodeUnstageVolume(requests.unstage(volume_id, used.staging))
+            request = requests.unstage(volume_id, used.staging)
+            repeat_while_looked_at(lambda: self.driver.node.NodeUnstageVolume(request))
             self._used.remove(used)
 
     @contextlib.contextmanager
@@ -217,6 +218,27 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATI
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s:g} s"
         time.sleep(0.02)
+
+
+def repeat_while_looked_at(call: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """Makes a call again while a process of another's has a device open, as the kubelet would.
+
+    Whoever looks at all devices of a machine (another driver, blkid) has each open for a moment,
+    which on a busy machine may be long.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            call()
+            return
+        except grpc.RpcError as error:
+            answer = as_call(error)
+            looked_at = "keeps it open" in (answer.details() or "")
+            if answer.code() is not Code.UNAVAILABLE or not looked_at:
+                raise
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def repeat_while_aborted(call: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:

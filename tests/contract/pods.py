@@ -1,5 +1,6 @@
 """The node's calls one by one, as the kubelet makes them, with their clean-up."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import grpc
 
 from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
-from tests.contract.bench import Bench
+from tests.contract.bench import Bench, repeat_while_looked_at
 from tests.contract.node_fixtures import force_away
 from tests.contract.refusals import as_call
 
@@ -76,7 +77,7 @@ class Pods:
         for calls, undo in ((self._published, self.unpublish), (self._staged, self.unstage)):
             for path, volume_id in list(calls.items()):
                 try:
-                    undo(volume_id, path)
+                    repeat_while_looked_at(functools.partial(undo, volume_id, path))
                 except grpc.RpcError as error:
                     failures.append(f"{path}: {as_call(error).details()}")
                     force_away(path)

@@ -17,6 +17,7 @@ from tests.leftovers import Before, release_leftovers
 SMALLEST = (
     *("--clients", "1,4", "--calls", "20", "--lives", "8", "--rounds", "2", "--counts", "0,5"),
     *("--few", "3", "--copy-mib", "1", "--extents", "20", "--io-mib", "4", "--io-s", "0.1"),
+    *("--files", "1500"),
 )
 
 
@@ -28,7 +29,13 @@ def place(tmp_path: Path) -> Path:
 
 def test_every_part_is_measured_beside_a_peer(xfs_driver: Driver, place: Path) -> None:
     before = Before.now()
-    chosen = "--parts", "short,lifecycles,counts,copies", "--kinds", "unenforced,block", "--attach"
+    chosen = (
+        "--parts",
+        "short,lifecycles,counts,copies,ownership",
+        "--kinds",
+        "unenforced,block",
+        "--attach",
+    )
     # Both are asked for the same kind, so that both can do all of it.
     peer = "--peer", xfs_driver.endpoint, "--peer-parameter", "enforceSize=false"
 
