@@ -156,7 +156,8 @@ class Bench:
             self.driver.node.NodeUnpublishVolume(requests.unpublish(volume_id, used.target))
         for used in mine:
             request = requests.unstage(volume_id, used.staging)
-            repeat_while_looked_at(lambda: self.driver.node.NodeUnstageVolume(request))
+            unstage = functools.partial(self.driver.node.NodeUnstageVolume, request)
+            repeat_while_looked_at(unstage)
             self._used.remove(used)
 
     @contextlib.contextmanager

@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.mounts import foreign_mounts
 from tests.leftovers import Before, release_leftovers
 
-_MOUNT_SETATTR = 442
+_MOUNT_SETATTR, _MNT_DETACH = 442, 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _READ_ONLY = 1
 _WRITABLE = ("/dev", "/sys/fs/cgroup")
@@ -77,6 +78,10 @@ def confine(folder: Path) -> None:
         where = os.fsencode(path)
         check(libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, where, _AT_RECURSIVE, packed, len(packed)))
 
+    # A copy of the mounts of others would keep their loop devices, whatever they unmount.
+    mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    for target in foreign_mounts(mountinfo, [folder, Path(__file__), Path(sys.prefix)]):
+        libc.umount2(os.fsencode(target), _MNT_DETACH)
     set_attributes("/", _READ_ONLY, 0)
     for path in _WRITABLE:
         set_attributes(path, 0, _READ_ONLY)
