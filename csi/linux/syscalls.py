@@ -75,6 +75,8 @@ _open_tree = _numbered(428, _int, _text, _uint)
 _move_mount = _numbered(429, _int, _text, _int, _text, _uint)
 _openat2 = _numbered(437, _int, _text, _pointer, _size)
 _mount_setattr = _numbered(442, _int, _text, _uint, _pointer, _size)
+_file_getattr = _numbered(468, _int, _text, _pointer, _size, _uint)
+_file_setattr = _numbered(469, _int, _text, _pointer, _size, _uint)
 _quotactl_fd = _numbered(443, _uint, _uint, _uint, _pointer)
 
 
@@ -121,6 +123,32 @@ def renameat2(source: int, source_name: str, target: int, target_name: str, flag
     """Renames."""
     names = _encoded(source_name), _encoded(target_name)
     _call("renameat2", target_name, _renameat2, source, names[0], target, names[1], flags)
+
+
+def file_getattr(directory: int, name: str, attributes: bytearray) -> None:
+    """Fills in the flags of a name, which is not opened nor followed. Linux 6.17."""
+    _file_attributes("file_getattr", _file_getattr, directory, name, attributes)
+
+
+def file_setattr(directory: int, name: str, attributes: bytearray) -> None:
+    """Sets the flags of a name, which is not opened nor followed. Linux 6.17."""
+    _file_attributes("file_setattr", _file_setattr, directory, name, attributes)
+
+
+def _file_attributes(
+    call: str, function: Callable[..., int], directory: int, name: str, attributes: bytearray
+) -> None:
+    buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+    _call(
+        call,
+        name,
+        function,
+        directory,
+        _encoded(name),
+        ctypes.addressof(buffer),
+        len(attributes),
+        AT_SYMLINK_NOFOLLOW,
+    )
 
 
 def syncfs(fd: int) -> None:

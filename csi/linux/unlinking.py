@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 
 _STEP_BYTES = 1 << 30
 _MOST_STEPS = 4096
+_INSISTING_TRIES = 8
 
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
+# struct file_attr of linux/fs.h
+_FILE_ATTR_BYTES = 24
+_XFLAG_IMMUTABLE, _XFLAG_APPEND = 0x8, 0x10
+
+
+class _SpecialFile(OSError):
+    """A fifo, a device, a link: nothing to be opened."""
 
 
 def unlink(above: int, name: str, step: Callable[[], None]) -> None:
@@ -88,17 +96,36 @@ def _nested_of(fd: int, number: int) -> list[int]:
 
 
 def _destroyed(fd: int, number: int) -> bool:
-    """Destroys one; False when another was made inside it meanwhile."""
+    """Destroys one; False when something stood in the way that is gone, or has to go first."""
     try:
         subvolume.destroy_by_id(fd, number)
     except OSError as error:
         if error.errno == errno.ENOTEMPTY:
+            return False
+        if error.errno == errno.EPERM and _unlocked(fd, number):
             return False
         if error.errno not in (errno.ENOENT, errno.ESTALE):
             raise
     with contextlib.suppress(OSError):
         quota.drop_subvolume_group(fd, number)
     return True
+
+
+def _unlocked(fd: int, number: int) -> bool:
+    """Clears the flags that forbid to destroy a subvolume; whether there were any.
+
+    They are on its top directory or on the one that it is in, wherever its tenant has moved it.
+    """
+    inside = subvolume.open_by_id(fd, number)
+    try:
+        above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)
+        try:
+            cleared = [_clear_flags(above), _clear_flags(inside)]
+        finally:
+            os.close(above)
+    finally:
+        os.close(inside)
+    return any(cleared)
 
 
 def _is_large(found: os.stat_result) -> bool:
@@ -128,14 +155,17 @@ def _shrink(above: int, name: str, step: Callable[[], None]) -> None:
 
 def _insist(remove: Callable[..., None], above: int, name: str) -> None:
     """Unlinks or removes a directory, without the flags that forbid it."""
-    try:
-        remove(name, dir_fd=above)
-    except PermissionError:
-        with contextlib.suppress(OSError):
-            _clear_flags(above)
-        with contextlib.suppress(OSError), _opened(above, name, os.O_RDONLY) as fd:
-            _clear_flags(fd)
-        remove(name, dir_fd=above)
+    for _ in range(_INSISTING_TRIES):
+        try:
+            remove(name, dir_fd=above)
+            return
+        except PermissionError:
+            # A tenant who is still there may set them again.
+            with contextlib.suppress(OSError):
+                _clear_flags(above)
+            with contextlib.suppress(OSError):
+                _clear_flags_of(above, name)
+    remove(name, dir_fd=above)
 
 
 @contextlib.contextmanager
@@ -145,7 +175,7 @@ def _opened(above: int, name: str, flags: int) -> Iterator[int]:
     try:
         mode = os.fstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise OSError(errno.EINVAL, "neither file nor directory", name)
+            raise _SpecialFile(errno.EINVAL, "neither file nor directory", name)
         fd = os.open(f"/proc/self/fd/{path}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(path)
@@ -155,11 +185,29 @@ def _opened(above: int, name: str, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _clear_flags(fd: int) -> None:
-    """Clears the flags of chattr(1) that forbid to remove a file, or anything from a directory."""
+def _clear_flags_of(above: int, name: str) -> None:
+    """Is `_clear_flags` for a name; one that is not to be opened needs Linux 6.17."""
+    try:
+        with _opened(above, name, os.O_RDONLY) as fd:
+            _clear_flags(fd)
+    except _SpecialFile:
+        attributes = bytearray(_FILE_ATTR_BYTES)
+        syscalls.file_getattr(above, name, attributes)
+        (flags,) = struct.unpack_from("=Q", attributes)
+        struct.pack_into("=Q", attributes, 0, flags & ~(_XFLAG_IMMUTABLE | _XFLAG_APPEND))
+        syscalls.file_setattr(above, name, attributes)
+
+
+def _clear_flags(fd: int) -> bool:
+    """Clears the flags of chattr(1) that forbid to remove a file, or anything from a directory.
+
+    Returns whether there were any.
+    """
     argument = bytearray(8)
     syscalls.ioctl(fd, _FS_IOC_GETFLAGS, argument, name="FS_IOC_GETFLAGS")
     (flags,) = struct.unpack_from("=I", argument)
-    if flags & (_IMMUTABLE | _APPEND_ONLY):
-        struct.pack_into("=I", argument, 0, flags & ~(_IMMUTABLE | _APPEND_ONLY))
-        syscalls.ioctl(fd, _FS_IOC_SETFLAGS, argument, name="FS_IOC_SETFLAGS")
+    if not flags & (_IMMUTABLE | _APPEND_ONLY):
+        return False
+    struct.pack_into("=I", argument, 0, flags & ~(_IMMUTABLE | _APPEND_ONLY))
+    syscalls.ioctl(fd, _FS_IOC_SETFLAGS, argument, name="FS_IOC_SETFLAGS")
+    return True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from csi.linux import mounts, quota, removal, subvolume, syscalls, unlinking
+from csi.linux import filesystems, mounts, quota, removal, subvolume, syscalls, unlinking
 from tests.disks import opened, release
 
 pytestmark = pytest.mark.kernel
@@ -155,6 +155,26 @@ class TestTrees:
         subprocess.run(command, check=True)
         assert remove(ext4_pool / "trash")
         assert not (ext4_pool / "trash").exists()
+
+    @pytest.mark.parametrize("kind", ["fifo", "device"])
+    def test_nor_flags_of_what_is_not_to_be_opened(self, xfs_pool: Path, kind: str) -> None:
+        """XFS keeps them for special files, too."""
+        if filesystems.kernel_version() < (6, 17):
+            pytest.skip("before Linux 6.17 a file has to be opened to change its flags")
+        (xfs_pool / "trash").mkdir()
+        file = xfs_pool / "trash" / "file"
+        if kind == "fifo":
+            os.mkfifo(file)
+        else:
+            os.mknod(file, 0o600 | 0o020000, os.makedev(1, 3))
+        with opened(xfs_pool / "trash", os.O_RDONLY) as above:
+            attributes = bytearray(24)
+            syscalls.file_getattr(above, "file", attributes)
+            attributes[0] |= 0x8  # FS_XFLAG_IMMUTABLE
+            syscalls.file_setattr(above, "file", attributes)
+        with pytest.raises(PermissionError):
+            file.unlink()
+        assert remove(xfs_pool / "trash")
 
     def test_a_full_filesystem(self, ext4_pool: Path) -> None:
         make_deep(ext4_pool / "trash", 100)
@@ -510,3 +530,16 @@ class TestSubvolumes:
         assert remove(volume)
         assert subvolume.nested(pool) == []
         quota.remove_group(pool, number)
+
+    @pytest.mark.parametrize("where", ["volume", "volume/between", "volume/between/inner"])
+    @pytest.mark.parametrize("flag", ["+i", "+a"])
+    def test_flags_around_a_nested_one_do_not_keep_it(
+        self, pool: int, btrfs_pool: Path, where: str, flag: str
+    ) -> None:
+        volume = btrfs_pool / "volume"
+        self.make(volume)
+        (volume / "between").mkdir()
+        self.make(volume / "between" / "inner")
+        subprocess.run(["chattr", flag, str(btrfs_pool / where)], check=True)
+        assert remove(volume)
+        assert subvolume.nested(pool) == []

@@ -19,6 +19,7 @@ from tests.leftovers import Before, release_leftovers
 _MOUNT_SETATTR, _MNT_DETACH = 442, 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _READ_ONLY = 1
+_STRICTATIME = 1 << 24  # each reading leaves its time
 _WRITABLE = ("/dev", "/sys/fs/cgroup")
 """What shows a device is as read-only as the folder of the device; limits are written to groups."""
 _OUTSIDE = "CSI_TESTS_OUTSIDE"
@@ -86,7 +87,7 @@ def confine(folder: Path) -> None:
     for path in _WRITABLE:
         set_attributes(path, 0, _READ_ONLY)
     options = f"size={_FOLDER_BYTES}".encode()
-    check(libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, options))
+    check(libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", _STRICTATIME, options))
     probe = Path(__file__).with_suffix(".probe")
     try:
         probe.touch()
