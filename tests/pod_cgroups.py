@@ -89,13 +89,20 @@ class PodGroup:
 
 
 @contextlib.contextmanager
-def pod_group(uid: str, name: str) -> Iterator[PodGroup]:
-    """Makes the group of a burstable pod below a root of that name; all is removed in the end."""
+def pod_group(uid: str, name: str, *, systemd: bool = False) -> Iterator[PodGroup]:
+    """Makes the group of a burstable pod below a root of that name; all is removed in the end.
+
+    As the kubelet has it made by `systemd`, or makes it itself (its `cgroupDriver`).
+    """
+    parts = ("kubepods", "burstable", f"pod{uid}")
+    if systemd:
+        pod = f"kubepods-burstable-pod{uid.replace('-', '_')}.slice"
+        parts = ("kubepods.slice", "kubepods-burstable.slice", pod)
     hierarchy, version = io_hierarchy()
     root = hierarchy / f"csi-local-path-test-{name}-{os.getpid()}"
     folder = hierarchy
     try:
-        for part in (root.name, "kubepods", "burstable", f"pod{uid}"):
+        for part in (root.name, *parts):
             if version == 2:
                 (folder / "cgroup.subtree_control").write_text("+io", encoding="ascii")
             folder /= part

@@ -9,12 +9,13 @@ device has gone and its number has been given to another.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from csi.linux.mounts import Mount, read_mounts
-from csi.model import Limits
+from csi.model import NO_LIMITS, Limits
 
 _DEPTH = 10
 _V1_FILES = (
@@ -80,7 +81,8 @@ def device_numbers(path: str) -> str:
 def ensure_limits(hierarchy: Hierarchy, group: str, device: str, limits: Limits) -> None:
     """Sets what a group may do with a device, where it is not set already.
 
-    A group that is being removed is no error: it has no processes.
+    A group that is being removed is no error: it has no processes. Nor is a group without the
+    controller, where there is no limit to be set.
 
     Args:
         hierarchy: Whose group it is.
@@ -96,9 +98,14 @@ def ensure_limits(hierarchy: Hierarchy, group: str, device: str, limits: Limits)
             _ensure_v1(group, device, limits)
         else:
             _ensure_v2(group, device, limits)
-    except OSError:
-        if os.path.isdir(group):
-            raise
+    except OSError as error:
+        nothing_to_remove = error.errno == errno.ENOENT and limits == NO_LIMITS
+        if nothing_to_remove or not os.path.isdir(group):
+            return
+        if hierarchy.version == 2 and error.errno == errno.ENOENT:
+            words = "the io controller is off there (cgroup.subtree_control of the groups above)"
+            raise OSError(errno.ENOENT, words, f"{group}/{_V2_FILE}") from error
+        raise
 
 
 def _ensure_v1(group: str, device: str, limits: Limits) -> None:

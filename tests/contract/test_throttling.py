@@ -61,6 +61,15 @@ def pod(bench: Bench) -> Iterator[Pod]:
             yield Pod(uid, group, pods, bench)
 
 
+@pytest.fixture
+def systemd_pod(bench: Bench) -> Iterator[Pod]:
+    """A pod on a node whose kubelet has systemd make the groups."""
+    uid = str(uuid.uuid4())
+    for pods in pods_of(bench):
+        with pod_group(uid, "systemd", systemd=True) as group:
+            yield Pod(uid, group, pods, bench)
+
+
 def create(bench: Bench, limits: Mapping[str, str], **more: pb.VolumeCapability) -> str:
     request = requests.create_volume(bench.name(), size=256 * MIB)
     for capability in more.values():
@@ -123,6 +132,15 @@ def test_operations_obey_on_a_raw_block_device(bench: Bench, pod: Pod) -> None:
         wait_until(lambda: pod.is_limited(app, volume_id), "the limits")
         expect_rate(lambda: worker.write(device, 150, 4096), 150, 50)
         expect_rate(lambda: worker.read(device, 300, 4096), 300, 100)
+
+
+def test_groups_that_systemd_makes_are_found_too(bench: Bench, systemd_pod: Pod) -> None:
+    volume_id = create(bench, {"writeBandwidth": "20Mi"})
+    file = systemd_pod.use(volume_id) / "file"
+    app = systemd_pod.group.container("cri-containerd-0123456789abcdef.scope")
+    with Worker(app) as worker:
+        wait_until(lambda: systemd_pod.is_limited(app, volume_id), "the limit")
+        expect_rate(lambda: worker.write(file, 40, MIB), 40, 20)
 
 
 def test_one_volume_of_a_pod_is_limited_and_the_other_not(bench: Bench, pod: Pod) -> None:

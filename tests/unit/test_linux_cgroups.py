@@ -156,6 +156,20 @@ def test_no_rule_is_written_for_no_limits(tmp_path: Path) -> None:
     assert (tmp_path / "io.max").read_text() == ""
 
 
+def test_a_controller_that_is_off_below_is_named(tmp_path: Path) -> None:
+    """Systemd or another may leave `io` out of what groups of pods have."""
+    with pytest.raises(FileNotFoundError, match="io controller is off there") as caught:
+        cgroups.ensure_limits(
+            cgroups.Hierarchy(str(tmp_path), 2), str(tmp_path), "7:3", Limits(read_iops=20)
+        )
+    assert caught.value.filename == f"{tmp_path}/io.max"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_where_no_limit_can_be_there_is_none_to_take_away(tmp_path: Path, version: int) -> None:
+    cgroups.ensure_limits(Hierarchy(str(tmp_path), version), str(tmp_path), DEVICE, Limits())
+
+
 def test_a_group_without_the_controller_is_an_error_and_a_gone_one_is_not(tmp_path: Path) -> None:
     for version in (1, 2):
         hierarchy = Hierarchy(str(tmp_path), version)
