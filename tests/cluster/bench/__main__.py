@@ -39,6 +39,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     storage_class: str
     size: str
     figures: list[Figure]
+    copies_made: int
+    in_vain: list[str]
 
 
 def main() -> int:
@@ -61,6 +63,8 @@ def main() -> int:
             finally:
                 for line in _lines(bench.samples.figures()):
                     print(line)
+                for line in bench.in_vain:
+                    print(f"  in vain: {line}")
         result = Result(
             machine=msgspec.structs.replace(machine, load_after=os.getloadavg()[0]),
             kubernetes=kubectl.get("--raw=/version")["gitVersion"],
@@ -69,6 +73,8 @@ def main() -> int:
             storage_class=arguments.storage_class,
             size=arguments.size,
             figures=bench.samples.figures(),
+            copies_made=bench.copies_made,
+            in_vain=bench.in_vain,
         )
     except ClusterError as error:
         print(f"The measurement failed: {error}", file=sys.stderr)
@@ -94,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--singles", type=int, default=10, metavar="N", help="pods one by one")
     parser.add_argument("--count", type=int, default=20, metavar="N", help="pods at once")
     parser.add_argument("--bursts", type=int, default=3, metavar="N", help="how often so many")
-    parser.add_argument("--snapshots", type=int, default=10, metavar="N", help="and restores")
+    parser.add_argument(
+        "--copies", type=int, default=10, metavar="N", help="snapshots, restores, clones a node"
+    )
     parser.add_argument("--growths", type=int, default=3, metavar="N", help="of a volume in use")
     parser.add_argument(
         "--json", default="build/bench-cluster.json", metavar="FILE", help="where figures go"
@@ -110,9 +118,9 @@ def _measure(bench: Bench, arguments: argparse.Namespace) -> None:
         bench.one_after_another(arguments.singles, with_volumes=with_volumes)
         print(f"{arguments.count} pods {what} volumes at once", flush=True)
         bench.at_once(arguments.count, arguments.bursts, with_volumes=with_volumes)
-    if arguments.snapshots:
-        print("Snapshots and restores", flush=True)
-        bench.snapshots(arguments.snapshots)
+    if arguments.copies:
+        print("Snapshots, restores and clones", flush=True)
+        bench.copies(arguments.copies)
     if arguments.growths:
         print("Growth", flush=True)
         bench.growth(arguments.growths, arguments.grown)

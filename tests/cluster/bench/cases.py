@@ -22,7 +22,9 @@ from tests.cluster.kubectl import Kubectl
 TIMEOUT_S = 180.0
 GROWTH_TIMEOUT_S = 300.0
 WRITTEN_MIB = 512
-# It ends as soon as it is asked to, as a well-behaved service does.
+# A pod ends as soon as it is asked to, as a well-behaved service does.
+# Of a claim that was given to a wrong node, and of a pod whose scheduling had to begin anew.
+_IN_VAIN = ("ProvisioningFailed", "FailedScheduling")
 _SERVE = "trap exit TERM; sleep 1000000 & wait"
 
 
@@ -38,6 +40,8 @@ class Bench:
         size: Of each volume.
         image: Of the pods; it has a shell, and every node has it already.
         samples: What was measured, in ms.
+        copies_made: How many restores and clones there were; all were on the node of their source.
+        in_vain: What was said of tries for them that failed.
     """
 
     kubectl: Kubectl
@@ -47,10 +51,13 @@ class Bench:
     size: str
     image: str
     samples: Samples = field(default_factory=Samples)
+    copies_made: int = 0
+    in_vain: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         base = f"namespaces/{self.namespace}"
         self._pods_at = f"/api/v1/{base}/pods"
+        self._events_at = f"/api/v1/{base}/events"
         self._claims_at = f"/api/v1/{base}/persistentvolumeclaims"
         self._snapshots_at = f"/apis/{objects.SNAPSHOT_GROUP}/v1/{base}/volumesnapshots"
 
@@ -83,11 +90,12 @@ class Bench:
         series: str,
         watches: _Watches,
         source: Manifest | None = None,
+        node: str = "",
     ) -> None:
         def make(name: str) -> None:
             if with_volumes:
                 self.api.create(self._claims_at, self._claim(name, source))
-            self.api.create(self._pods_at, self._pod(name, with_volumes))
+            self.api.create(self._pods_at, self._pod(name, with_volumes, node))
 
         start = time.perf_counter()
         self._each(make, names)
@@ -124,40 +132,49 @@ class Bench:
 
     # ---- Snapshots, restores, growth
 
-    def snapshots(self, times: int) -> None:
-        """Snapshots a volume in use that holds data, and restores each of the snapshots."""
-        with self._watching() as watches:
-            self._make(
-                ["source"],
-                with_volumes=True,
-                series="source of snapshots",
-                watches=watches,
-            )
-            self._fill("source")
-            names = [f"snapshot{number}" for number in range(times)]
-            for name in names:
-                start = time.perf_counter()
-                self.api.create(self._snapshots_at, objects.snapshot(name, of_claim="source"))
-                ready = self._last(watches.snapshots, [name], _is_ready_to_use)
-                self.samples.add(f"snapshot of {self.size} in use: ready", "ms", _ms(start, ready))
-            for name in names:
-                self._make(
-                    [name],
-                    with_volumes=True,
-                    series="pod with a restored volume",
-                    watches=watches,
-                    source=objects.from_snapshot(name),
-                )
-                self._end(
-                    [name],
-                    with_volumes=True,
-                    series="pod with a restored volume",
-                    watches=watches,
-                )
-            for name in names:
-                self.api.delete(f"{self._snapshots_at}/{name}")
-            self._last(watches.snapshots, names, _is_gone)
-            self._end(["source"], with_volumes=True, series="source of snapshots", watches=watches)
+    def copies(self, times: int) -> None:
+        """Snapshots a volume in use that holds data, restores each snapshot, and clones the volume.
+
+        On each node in turn: a copy has to find the node where its source is.
+        """
+        for node in self.api.get("/api/v1/nodes")["items"]:
+            with self._watching() as watches:
+                self._copies_on(node["metadata"]["name"], times, watches)
+
+    def _copies_on(self, node: str, times: int, watches: _Watches) -> None:
+        source = f"source-{node}"
+        scene = "source of copies"
+        self._make([source], with_volumes=True, series=scene, watches=watches, node=node)
+        self._fill(source)
+        names = [f"{node}-{number}" for number in range(times)]
+        for name in names:
+            start = time.perf_counter()
+            self.api.create(self._snapshots_at, objects.snapshot(name, of_claim=source))
+            ready = self._last(watches.snapshots, [name], _is_ready_to_use)
+            self.samples.add(f"snapshot of {self.size} in use: ready", "ms", _ms(start, ready))
+        for what, origins in (
+            ("restored", [objects.from_snapshot(name) for name in names]),
+            ("cloned", [objects.from_claim(source) for _ in names]),
+        ):
+            series = f"pod with a {what} volume"
+            for name, origin in zip(names, origins, strict=True):
+                copy = f"{what}-{name}"
+                self._make([copy], with_volumes=True, series=series, watches=watches, source=origin)
+                self._check_place(copy, node)
+                self._end([copy], with_volumes=True, series=series, watches=watches)
+        for name in names:
+            self.api.delete(f"{self._snapshots_at}/{name}")
+        self._last(watches.snapshots, names, _is_gone)
+        self._end([source], with_volumes=True, series=scene, watches=watches)
+
+    def _check_place(self, pod: str, node: str) -> None:
+        landed = self.api.get(f"{self._pods_at}/{pod}")["spec"]["nodeName"]
+        if landed != node:
+            raise ClusterError(f"{pod} is on {landed}, and its source on {node}")
+        self.copies_made += 1
+        for event in self.api.get(self._events_at)["items"]:
+            if event["involvedObject"]["name"] == pod and event["reason"] in _IN_VAIN:
+                self.in_vain.append(f"{pod}: {event['reason']}: {event['message']}")
 
     def growth(self, times: int, grown: str) -> None:
         """Grows a volume in use, until df in the pod shows it."""
@@ -208,10 +225,12 @@ class Bench:
     def _claim(self, name: str, source: Manifest | None) -> Manifest:
         return objects.claim(name, self.storage_class, self.size, source=source)
 
-    def _pod(self, name: str, with_volumes: bool) -> Manifest:
+    def _pod(self, name: str, with_volumes: bool, node: str) -> Manifest:
         made = objects.pod(name, *([Use(name)] if with_volumes else []))
         spec = made["spec"]
         spec["terminationGracePeriodSeconds"] = 30
+        if node:
+            spec["nodeSelector"] = {"kubernetes.io/hostname": node}
         spec["containers"][0] |= {"image": self.image, "command": ["sh", "-c", _SERVE]}
         return made
 
