@@ -16,7 +16,9 @@ from tests.signatures import SIGNATURES, kind_of
 pytestmark = pytest.mark.kernel
 
 MIB = 1 << 20
-SIZE = 320 * MIB
+SIZE = 16 * MIB
+LARGER = {"xfs": 300 * MIB, "btrfs": 110 * MIB}
+"""What those can be made in; that nothing is written over is seen by reading all of it."""
 
 
 @pytest.fixture
@@ -34,6 +36,7 @@ def digest(path: Path) -> str:
 
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_what_others_have_written_is_left_as_it_is(image: Path, signature: str) -> None:
+    os.truncate(image, LARGER.get(signature, SIZE))
     SIGNATURES[signature](image)
     before = digest(image)
 

@@ -21,7 +21,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WHOLE_REGISTERS = Path(__file__).with_name("whole_registers.c")
 MODULES = Path("/usr/lib/uml/modules")
 MEMORY_MIB = 1024
-DISKS = {"/dev/ubda": 20 << 30, "/dev/ubdb": 20 << 30, "/dev/ubdc": 2 << 30}
+DISKS = {
+    "/dev/ubda": 20 << 30,
+    "/dev/ubdb": 20 << 30,
+    "/dev/ubdc": 2 << 30,
+    "/dev/ubdd": 20 << 30,
+}
 """The guest's disks and their sizes in bytes; they are empty at first."""
 READY, DONE = "the guest is ready", "the guest is done"
 """What it says before and after it runs the command; the kernel's own chatter is outside of them.
