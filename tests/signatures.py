@@ -27,6 +27,12 @@ def _put(*parts: tuple[int, bytes]) -> Callable[[Path], None]:
     return write
 
 
+def _size_of(path: Path) -> int:
+    """The size of a file or a device."""
+    with path.open("rb") as file:
+        return file.seek(0, os.SEEK_END)
+
+
 def _made_by(*command: str) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         subprocess.run([*command, str(path)], check=True, capture_output=True)
@@ -42,7 +48,7 @@ def _partition(kind: int) -> bytes:
 
 def _gpt(path: Path) -> None:
     """UEFI 2.10, 5.3: a protecting MBR, a header and its entries."""
-    last = path.stat().st_size // SECTOR - 1
+    last = _size_of(path) // SECTOR - 1
     entry = struct.pack("<16s16sQQQ72s", b"\x0f" * 16, b"\x01" * 16, 2048, 4096, 0, b"d\0")
     entries = entry.ljust(128 * 128, b"\0")
     places = (1, last, 34, last - 34, b"\x02" * 16, 2, 128, 128, zlib.crc32(entries))
@@ -62,7 +68,7 @@ def _raid(version: int, at: int) -> Callable[[Path], None]:
     """Struct mdp_superblock_1 of linux/raid/md_p.h, at its place; it says itself where that is."""
 
     def write(path: Path) -> None:
-        place = at if at >= 0 else (path.stat().st_size + at) & ~0xFFF
+        place = at if at >= 0 else (_size_of(path) + at) & ~0xFFF
         block = struct.pack("<IIII16s32sQ", 0xA92B4EFC, version, 0, 0, b"\x03" * 16, b"md0", 0)
         block = block.ljust(144, b"\0") + struct.pack("<Q", place // SECTOR)
         _put((place, block.ljust(4096, b"\0")))(path)

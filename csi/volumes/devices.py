@@ -112,8 +112,8 @@ def let_go(pool: Pool, key: str, devices: Sequence[LoopDevice]) -> None:
     while devices:
         if time.monotonic() > deadline:
             raise Unavailable(
-                f"{devices[0].path} is unmounted, and some process on this node keeps it open; "
-                "the volume is free once that ends"
+                f"{devices[0].path} is unmounted, and some process on this node keeps it open, or "
+                "mounted in a mount namespace of its own; the volume is free once that ends"
             )
         for device in devices:
             if not device.autoclear:

@@ -22,6 +22,7 @@ from tests.contract.node_fixtures import (
 )
 from tests.contract.requests import MIB
 from tests.disks import mounted_filesystem
+from tests.signatures import SIGNATURES
 
 pytestmark = pytest.mark.kernel
 
@@ -126,14 +127,19 @@ def test_a_pool_on_a_disk(tmp_path: Path, disk: Path) -> None:
         run("umount", str(pool))
 
 
-def test_a_disk_that_holds_something_is_left_alone(tmp_path: Path, disk: Path) -> None:
-    run("mkfs.ext4", "-q", str(disk))
+@pytest.mark.parametrize(
+    "signature", ["ext4", "crypto_LUKS", "linux_raid_member", "LVM2_member", "gpt", "dos", "swap"]
+)
+def test_a_disk_that_holds_something_is_left_alone(
+    tmp_path: Path, disk: Path, signature: str
+) -> None:
+    SIGNATURES[signature](disk)
     before = read_bytes(disk, MIB)
 
     complaint = _refuse(tmp_path / "pool", "--device", disk)
 
     assert str(disk) in complaint
-    assert "ext4" in complaint
+    assert signature in complaint
     assert "nothing was changed" in complaint
     assert read_bytes(disk, MIB) == before
     assert not mounts_at(tmp_path / "pool")
