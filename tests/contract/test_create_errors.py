@@ -217,7 +217,6 @@ class TestParameters:
             ({"kind": ""}, ("kind", "image", "directory")),
             ({"enforceSize": "yes"}, ("enforceSize", "'yes'", "true", "false")),
             ({"allocation": "lazy"}, ("allocation", "'lazy'", "thin", "thick")),
-            ({"pool": "fast"}, ("pool", "'fast'", "default")),
             ({"csi.storage.k8s.io/fstype": "zfs"}, ("'zfs'", "ext4")),
         ],
         ids=str,
@@ -229,6 +228,11 @@ class TestParameters:
 
         with refused(Code.INVALID_ARGUMENT, *names):
             bench.send_create(message)
+
+    def test_a_pool_that_this_node_does_not_have(self, bench: Bench) -> None:
+        """Another node may have it, and of all codes this one makes the scheduler look there."""
+        with refused(Code.RESOURCE_EXHAUSTED, "pool", "'fast'", "default"):
+            bench.send_create(request(parameters={"pool": "fast"}))
 
     def test_mutable_ones_that_are_not_known(self, bench: Bench) -> None:
         with refused(Code.INVALID_ARGUMENT, "mutable parameter", "'iops'"):
