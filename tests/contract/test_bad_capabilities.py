@@ -139,7 +139,6 @@ def test_two_filesystems_are_refused(bench: Bench) -> None:
         ({"": ""}, ["''"]),
         ({"kind": "file"}, ["kind", "file", "image", "directory"]),
         ({"kind": ""}, ["kind"]),
-        ({"pool": "nowhere"}, ["pool", "nowhere", "default"]),
         ({"enforceSize": "yes"}, ["enforceSize", "yes", "true", "false"]),
         ({"allocation": "thin "}, ["allocation", "thin "]),
         ({"path": "/etc"}, ["path"]),

@@ -32,17 +32,22 @@ from tests.kubelet import Kubelet
 pytestmark = pytest.mark.kernel
 
 STRING_BYTES = 128
+MOMENTS = 5
 LOOP_CTL_REMOVE = 0x4C81
 
 
 def at_controller(bench: Bench, volume_id: str) -> pb.VolumeCondition:
     """The condition that ControllerGetVolume and ListVolumes tell alike."""
     controller = bench.driver.controller
-    one = controller.ControllerGetVolume(requests.get_volume(volume_id)).status.volume_condition
-    listed = {
-        entry.volume.volume_id: entry.status.volume_condition
-        for entry in controller.ListVolumes(requests.list_volumes()).entries
-    }
+    # A condition may change between the two calls, and settles then.
+    for _ in range(MOMENTS):
+        one = controller.ControllerGetVolume(requests.get_volume(volume_id)).status.volume_condition
+        listed = {
+            entry.volume.volume_id: entry.status.volume_condition
+            for entry in controller.ListVolumes(requests.list_volumes()).entries
+        }
+        if listed[volume_id] == one:
+            break
     assert listed[volume_id] == one
     return _checked(one)
 
