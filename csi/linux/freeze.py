@@ -56,7 +56,7 @@ class Freeze:
             status = None
         if status in (freezer.ASKED, freezer.EXPIRED):
             return status == freezer.ASKED
-        # It was killed. What it had not thawed is frozen still.
+        # It was killed, or could not. What it had not thawed is frozen still.
         held = [_thaw(fd) for fd in reversed(self._own)]
         return all(held)
 

@@ -8,7 +8,8 @@ Arguments: the bound in seconds, then the numbers of open descriptors, one a fil
 It writes one line: "frozen" and for each descriptor "own", or "busy" when somebody else had frozen
 that filesystem already, who alone thaws it; or "failed", the index of the descriptor and the
 errno, when nothing is left frozen. Its status is 0 when it was asked to thaw, 3 when the bound ran
-out (without a line when it did before all were frozen) and 1 when it failed.
+out (without a line when it did before all were frozen), 1 when it failed, and 4 when the kernel did
+not let it thaw all that it had frozen.
 """
 
 import _thread
@@ -22,7 +23,8 @@ import sys
 
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878
-ASKED, FAILED, EXPIRED = 0, 1, 3
+ASKED, FAILED, EXPIRED, STUCK = 0, 1, 3, 4
+_TRIES, _PAUSE_S = 50, 0.02
 
 
 class RefusalError(Exception):
@@ -44,6 +46,7 @@ class Freeze:
         self._lock = _thread.allocate_lock()
         self._own: list[int] = []
         self.status: int | None = None
+        self.stuck = False
 
     def add(self, index: int, fd: int) -> str:
         """Freezes one more and says whose freeze it is."""
@@ -68,10 +71,21 @@ class Freeze:
 
     def _thaw(self) -> None:
         while self._own:
-            try:
-                fcntl.ioctl(self._own.pop(), FITHAW, 0)
-            except OSError:
-                continue  # thawed by somebody else meanwhile, or shut down: nothing to be done
+            self.stuck |= not thaw(self._own.pop())
+
+
+def thaw(fd: int) -> bool:
+    """Thaws a filesystem; returns whether it is thawed. The kernel may refuse it for a while."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.ioctl(fd, FITHAW, 0)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return True  # somebody else has thawed it meanwhile
+        else:
+            return True
+        select.select([], [], [], _PAUSE_S)
+    return False
 
 
 def main(bound_s: float, fds: list[int]) -> int:
@@ -92,6 +106,8 @@ def main(bound_s: float, fds: list[int]) -> int:
     if freeze.status is None:
         tell(" ".join(["frozen", *states]))
     watched.acquire()
+    if freeze.stuck:
+        return STUCK
     return EXPIRED if freeze.status is None else freeze.status
 
 

@@ -36,6 +36,8 @@ def last(what: str, points: list[Point]) -> Point:
         ("CreateSnapshot", "block", "fsync", EIO, True),
         # resize2fs says that all is well although it could not write a block.
         ("NodeStageVolume after growth", "ext4", "pwrite64", EIO, False),
+        # A filesystem that stays frozen would hold its pod for ever.
+        ("CreateSnapshot", "ext4", "ioctl(FITHAW", EIO, False),
         # It lies in the trash already, and whoever asks again must not trip over that.
         ("DeleteVolume", "block", "fsync", EIO, True),
         ("DeleteVolume", "block", "renameat2", EIO, False),
