@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from csi.errors import ProgramFailed
 from csi.linux.growth import check_ext4, grow_mounted, resize_ext4
 from csi.linux.programs import run
 from csi.linux.superblock import filesystem_bytes
@@ -113,7 +114,8 @@ def make_filesystem(
         pass_fds: Descriptors that mkfs has to see.
 
     Raises:
-        ProgramFailed: mkfs failed.
+        ProgramFailed: mkfs failed; or it did not say so: of mkfs.btrfs one write and one sync may
+            fail, the superblock's, and it ends with success.
         OSError: EEXIST when there is something in it already. Or the image could not be synced:
             mkfs.ext4 is content when its own sync fails.
     """
@@ -124,6 +126,11 @@ def make_filesystem(
     image = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(image)
+        filesystem_bytes(fs_type, image)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ProgramFailed(f"mkfs.{fs_type}", 0, "it has left no filesystem") from error
     finally:
         os.close(image)
 

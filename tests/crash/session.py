@@ -6,6 +6,7 @@ has to be there.
 """
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -143,6 +144,7 @@ class Aftermath:
         self._world = world
         self._session = session
         self._promises = session.moments[mark] if mark >= 0 else {}
+        world.numbers = itertools.count(1000)  # names that the session had not
 
     def check(self) -> None:
         """Expects that all that was promised is there, and that what is there can be used.

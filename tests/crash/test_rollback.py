@@ -19,33 +19,38 @@ def scenario_of(rpc: str, sort: str) -> Scenario:
 
 
 def last(what: str, points: list[Point]) -> Point:
-    return [point for point in points if point.call.startswith(what)][-1]
+    """The last point of a program whose call begins so."""
+    return [
+        point
+        for point in points
+        if f"{point.process.partition('#')[0]} {point.call}".startswith(what)
+    ][-1]
 
 
 @pytest.mark.parametrize(
     ("rpc", "sort", "call", "number", "lasting"),
     [
         # The record is in its place and only that is not durable: the old one has to be put back.
-        ("ControllerExpandVolume", "block", "fsync", ENOSPC, False),
-        ("ControllerExpandVolume", "block", "fsync", EIO, True),
+        ("ControllerExpandVolume", "block", "driver fsync", ENOSPC, False),
+        ("ControllerExpandVolume", "block", "driver fsync", EIO, True),
         # The image is longer already when the record fails.
-        ("ControllerExpandVolume", "ext4", "openat", ENOSPC, False),
+        ("ControllerExpandVolume", "ext4", "driver openat", ENOSPC, False),
         # The entry is in its place and that is not durable.
-        ("CreateVolume", "block", "fsync", ENOSPC, False),
-        ("CreateVolume", "block", "fsync", EIO, True),
-        ("CreateSnapshot", "block", "fsync", EIO, True),
+        ("CreateVolume", "block", "driver fsync", ENOSPC, False),
+        ("CreateVolume", "block", "driver fsync", EIO, True),
+        ("CreateSnapshot", "block", "driver fsync", EIO, True),
         # resize2fs says that all is well although it could not write a block.
-        ("NodeStageVolume after growth", "ext4", "pwrite64", EIO, False),
+        ("NodeStageVolume after growth", "ext4", "resize2fs pwrite64", EIO, False),
         # A filesystem that stays frozen would hold its pod for ever.
-        ("CreateSnapshot", "ext4", "ioctl(FITHAW", EIO, False),
+        ("CreateSnapshot", "ext4", "freezer.py ioctl(FITHAW", EIO, False),
         # It lies in the trash already, and whoever asks again must not trip over that.
-        ("DeleteVolume", "block", "fsync", EIO, True),
-        ("DeleteVolume", "block", "renameat2", EIO, False),
+        ("DeleteVolume", "block", "driver fsync", EIO, True),
+        ("DeleteVolume", "block", "driver renameat2", EIO, False),
         # Members without their group.
-        ("CreateVolumeGroupSnapshot", "block", "fsync", EIO, True),
-        ("DeleteVolumeGroupSnapshot", "ext4", "renameat2", EIO, True),
+        ("CreateVolumeGroupSnapshot", "block", "driver fsync", EIO, True),
+        ("DeleteVolumeGroupSnapshot", "ext4", "driver renameat2", EIO, True),
         # Nobody creates a volume again that was answered: its copy has to begin again all the same.
-        ("CreateVolume from a snapshot", "copied", "copy_file_range", EIO, False),
+        ("CreateVolume from a snapshot", "copied", "driver copy_file_range", EIO, False),
     ],
 )
 def test_the_next_try_comes_through(

@@ -1,5 +1,6 @@
 """csi.linux.filesystems, with its growth and superblock, against the kernel and the programs."""
 
+import dataclasses
 import errno
 import os
 import subprocess
@@ -54,6 +55,16 @@ class TestMake:
         with pytest.raises(ProgramFailed) as caught:
             filesystems.make_filesystem(fs_type, str(image))
         assert caught.value.program == f"mkfs.{fs_type}"
+
+    @every_type
+    def test_a_program_that_makes_nothing_and_says_that_all_is_well(
+        self, fs_type: str, image: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As mkfs.btrfs does when it cannot write its superblock."""
+        kind = dataclasses.replace(filesystems.FILESYSTEMS[fs_type], make=("true",))
+        monkeypatch.setattr(filesystems, "FILESYSTEMS", {fs_type: kind})
+        with pytest.raises(ProgramFailed, match="left no filesystem"):
+            filesystems.make_filesystem(fs_type, str(image))
 
     @every_type
     def test_takes_a_descriptor_a_label_and_options(
