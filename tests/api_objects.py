@@ -34,7 +34,7 @@ def add_snapshot(
 ) -> None:
     snapshot = {"status": {"boundVolumeSnapshotContentName": "content-1"}}
     server.put(f"{SNAPSHOTS}/namespaces/{namespace}/volumesnapshots/monday", snapshot)
-    labels = {"snapshot.storage.k8s.io/managed-by": node} if node else {}
+    labels = {"snapshot.storage.kubernetes.io/managed-by": node} if node else {}
     content = {"metadata": {"labels": labels}, "spec": {"driver": driver}}
     server.put(f"{SNAPSHOTS}/volumesnapshotcontents/content-1", content)
 

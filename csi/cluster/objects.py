@@ -13,7 +13,7 @@ import msgspec
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 """Annotation of a claim: where its volume is to be made. The scheduler considers no other node."""
 
-MANAGED_BY = "snapshot.storage.k8s.io/managed-by"
+MANAGED_BY = "snapshot.storage.kubernetes.io/managed-by"
 """Label of a snapshot's content: the node whose snapshotter it belongs to."""
 
 WAIT_FOR_FIRST_CONSUMER = "WaitForFirstConsumer"

@@ -123,9 +123,12 @@ class Throttling:
 
     def resume(self, pools: Pools) -> None:
         """Looks after the volumes that are in use already, after a restart."""
+        limited = [found for found in pools.volumes() if found.record.limits != NO_LIMITS]
+        if not limited:
+            return  # nor may a driver without a pool look at devices
         files = {(device.backing_device, device.backing_inode) for device in loop.bound()}
-        for found in pools.volumes():
-            if files and found.record.limits != NO_LIMITS and _file_of(found) in files:
+        for found in limited:
+            if _file_of(found) in files:
                 try:
                     self.change(found)
                 except (OSError, Unavailable) as error:

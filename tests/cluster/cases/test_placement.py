@@ -75,7 +75,7 @@ def test_a_source_on_a_node_that_is_gone_is_told_and_holds_up_nobody(
     namespace.apply(snapshot("kept", of_claim="source"))
     namespace.wait_snapshots("kept")
     content = namespace.get("volumesnapshot", "kept")["status"]["boundVolumeSnapshotContentName"]
-    label = "snapshot.storage.k8s.io/managed-by"
+    label = "snapshot.storage.kubernetes.io/managed-by"
     # As if the node had been taken out of the cluster for good.
     kubectl.run("label", "--overwrite", "volumesnapshotcontent", content, f"{label}=node-of-old")
     try:
