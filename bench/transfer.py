@@ -11,9 +11,13 @@ from typing import NamedTuple
 
 from bench.cases import Subject
 from bench.figures import Samples
-from bench.life import Life
+from bench.ground import GroundError
+from bench.life import MIB, Kind, Life
 
 _FILE = "bench.fio"
+_ROOM = 4
+"""How much larger a volume is than the file: btrfs charges for what is overwritten, too, for a
+while."""
 
 
 class Job(NamedTuple):
@@ -61,7 +65,7 @@ class Transfer:
 
     def prepare(self, subject: Subject) -> None:
         """Publishes a volume and writes both files once, so that no block is allocated later."""
-        life = Life(subject.client, subject.kinds[self._kind], f"io-{self._kind}", subject.folder)
+        life = Life(subject.client, self._sized(subject), f"io-{self._kind}", subject.folder)
         self._lives[subject.name] = life.__enter__()
         for _, call in life.beginning(attach=False):
             call()
@@ -90,6 +94,10 @@ class Transfer:
             life.__exit__()
             bare.unlink(missing_ok=True)
 
+    def _sized(self, subject: Subject) -> Kind:
+        kind = subject.kinds[self._kind]
+        return kind._replace(size_bytes=max(kind.size_bytes, _ROOM * self._mib * MIB))
+
     def _paths(self, subject: Subject) -> Mapping[bool, Path]:
         return self._paths_of(subject, self._lives[subject.name])
 
@@ -102,6 +110,8 @@ class Transfer:
         """Runs fio and returns its figures by side."""
         command = ["fio", "--name=bench", f"--filename={path}", f"--size={self._mib}M"]
         command += ["--ioengine=libaio", "--direct=1", "--output-format=json", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode != 0:
+            raise GroundError(f"fio on {path}: {done.stderr.strip() or done.stdout.strip()[-500:]}")
         result: Mapping[str, Mapping[str, float]] = json.loads(done.stdout)["jobs"][0]
         return result

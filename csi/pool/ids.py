@@ -75,6 +75,12 @@ def key_of(text: str) -> str:
     return text.rsplit("-", 2)[1]
 
 
+def find_key(text: str) -> str | None:
+    """Returns the key inside what should be an id of ours, or None if it is none."""
+    match = _GRAMMAR.fullmatch(text)
+    return None if match is None else match["key"]
+
+
 def is_ephemeral(text: str) -> bool:
     """Whether the kubelet made this id for an inline volume."""
     return _EPHEMERAL.fullmatch(text) is not None

@@ -259,6 +259,6 @@ class Shelf(Generic[R]):
 
     def _read(self, folder: int, key: str) -> R:
         record = records.read_record(folder, f"{key}/{records.RECORD_NAME}", self._record_type)
-        if ids.key_of(record.id) != key:
+        if ids.find_key(record.id) != key:
             raise records.DamagedRecordError("its record belongs to another entry")
         return record

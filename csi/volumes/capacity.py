@@ -99,6 +99,10 @@ class Ledger:
             self._live[key] = measure
             self._credited += self._credit(key)
 
+    def is_live(self, key: str) -> bool:
+        """Whether an object is live."""
+        return key in self._live
+
     def settle(self, key: str) -> None:
         """Measures a live object for the last time; it is not live any more."""
         with self._guard:

@@ -64,7 +64,11 @@ class Lifecycle:
         depot, key = found.depot, found.key
         depot.pool.check_answers()
         if not found.record.publications:
-            self._tools.releases.wait(key, lambda: presence.look(depot.pool, key).anywhere)
+            # What no workload writes to, by what is known here, is not staged: no look for that.
+            self._tools.releases.wait(
+                key,
+                lambda: depot.ledger.is_live(key) and presence.look(depot.pool, key).anywhere,
+            )
         self._tools.copies.cancel(key)
         with self._tools.locks.exclusive(f"volume:{found.key}", f"volume {volume_id}"):
             found = self._tools.pools.find_volume(volume_id)

@@ -11,9 +11,11 @@ import errno
 import functools
 import os
 import re
+from collections.abc import Iterable
 
 from csi.linux import loop
 from csi.linux.faults import BROKEN
+from csi.linux.leases import is_open_elsewhere
 from csi.linux.loop_status import LoopDevice
 from csi.linux.mounts import Mount, MountTable
 from csi.pool.directory import DATA_NAME
@@ -88,6 +90,17 @@ class Presence:
             return []
         found = self._table.having(top.source)
         return [mount for mount in found if mount.source == top.source]
+
+    def shown_beside(self, mount: Mount) -> list[Mount]:
+        """Returns the other mounts that show the whole of it, given one that does.
+
+        The filesystem of an image is known by the device that this one shows.
+        """
+        if self._shows_directory(mount) or loop_of(mount):
+            shown: Iterable[Mount] = self.mounts
+        else:
+            shown = (m for m in self.image_mounts(mount.target) if m.root == "/")
+        return [other for other in shown if other.target != mount.target]
 
     def layers_at(self, path: str) -> int:
         """Returns how many mounts of this volume lie on top at a path, one on the other.
@@ -184,14 +197,23 @@ def _image_of(pool: Pool, key: str) -> FileId | None:
 def _loops_over(pool: Pool, key: str, image: FileId | None) -> list[LoopDevice]:
     """Returns the loop devices over an image.
 
+    All there are, and there may be a thousand, are looked at only where somebody has it open.
     Where somebody has removed it, or the pool's disk has failed, they are known by the path that
     it had, so that the volume can still be let go of. A directory that is there had no image.
     """
     if image is not None:
-        return loop.find(*image)
+        return loop.find(*image) if _may_be_open(pool, key) else []
     if _is_directory(pool, key):
         return []
     return loop.find_by_path(f"/{pool.volumes.folder}/{key}/")
+
+
+def _may_be_open(pool: Pool, key: str) -> bool:
+    try:
+        with pool.volumes.opened(key, IMAGE_NAME, os.O_RDONLY) as image:
+            return is_open_elsewhere(image)
+    except OSError:
+        return True
 
 
 def _is_directory(pool: Pool, key: str) -> bool:

@@ -114,12 +114,12 @@ def _is_published(found: Found[Volume], request: PublishRequest, staged: str) ->
         check_same_mount(mount, request.capability, read_only=request.read_only, staged=staging)
         return True
     check_same_context(staging, request.capability)
-    elsewhere = [other.target for other in present.mounts if other.target != staging.target]
-    if elsewhere and request.capability.mode is not AccessMode.SINGLE_NODE_MULTI_WRITER:
-        raise NotNow(
-            f"volume {found.record.id} is published at {elsewhere[0]} already, and access mode "
-            f"{request.capability.mode} allows one place only"
-        )
+    if request.capability.mode is not AccessMode.SINGLE_NODE_MULTI_WRITER:
+        for other in present.shown_beside(staging):
+            raise NotNow(
+                f"volume {found.record.id} is published at {other.target} already, and access "
+                f"mode {request.capability.mode} allows one place only"
+            )
     return False
 
 
