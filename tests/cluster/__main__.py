@@ -42,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     up.set_defaults(run=_up)
     commands.add_parser("down", help="take it away").set_defaults(run=_down)
     commands.add_parser("status", help="show it").set_defaults(run=_status)
+    room = commands.add_parser("room", help="fail, and say so, if one runs")
+    room.set_defaults(run=lambda _: check_room())
     for name, help_text in (
         ("kubectl", "run kubectl for it: kubectl ARGUMENTS"),
         ("run", "run a program on a node: run NODE PROGRAM ARGUMENTS"),

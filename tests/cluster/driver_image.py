@@ -82,6 +82,8 @@ def _build(name: str, workspace: Path) -> None:
         # The chroot is enough of a container for a build, and works where others are not allowed.
         *("bud", "--isolation", "chroot", "--pull-never", "--layers", "--quiet"),
         *("--build-arg", f"BASE_IMAGE={BASE_NAME}", "--tag", name),
+        # Its label is what tells images of the same sources apart.
+        *("--build-arg", f"VERSION={name.rpartition(':')[2]}"),
         *(word for path, at in shared for word in ("--volume", f"{path}:{at}:ro")),
         *("--file", str(REPOSITORY / "Dockerfile"), str(REPOSITORY)),
     )
