@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+import tests.driver
 from csi.linux import mounts
 from tests.contract.bench import Bench
 from tests.disks import opened, release
 from tests.driver import Driver, create_pool, running_driver
 from tests.kubelet import Kubelet
 
+# The guest has one processor, and shares it with whatever else the machine does.
+tests.driver.START_TIMEOUT_S = 120.0
 FILESYSTEMS = ("xfs", "ext4")
 DISKS_OF = {"xfs": "/dev/ubda", "ext4": "/dev/ubdb"}
 
