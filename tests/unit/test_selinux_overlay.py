@@ -57,6 +57,42 @@ def test_everything_names_that_driver() -> None:
     assert text.count(f"plugins/{name}") == 3
 
 
+def test_every_account_has_its_rights() -> None:
+    """Kustomize renames accounts, and not the subjects of bindings."""
+    bound = {
+        manifest["metadata"]["name"]
+        for path in (DEPLOY / "sidecars").glob("*.yaml")
+        for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if manifest["kind"] in ("RoleBinding", "ClusterRoleBinding")
+    }
+    assert bound
+    subjects = {
+        each["target"]["name"]: yaml.safe_load(each["patch"])[0]["value"]
+        for each in overlay()["patches"]
+        if "RoleBinding" in each.get("target", {}).get("kind", "")
+    }
+    prefix, namespace = overlay()["namePrefix"], overlay()["namespace"]
+    assert subjects == {
+        name: {"kind": "ServiceAccount", "name": prefix + name, "namespace": namespace}
+        for name in bound
+    }
+
+
+def test_what_names_the_other_driver_in_expressions_is_left_out() -> None:
+    kinds = {
+        manifest["kind"]
+        for path in (DEPLOY / "sidecars").glob("*.yaml")
+        for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if "expression" in yaml.safe_dump(manifest)
+    }
+    (dropped,) = [
+        each["target"]["kind"].split("|")
+        for each in overlay()["patches"]
+        if "$patch: delete" in each["patch"] and "target" in each
+    ]
+    assert kinds <= set(dropped)
+
+
 def test_no_class_asks_for_what_the_driver_refuses() -> None:
     deleted = [
         yaml.safe_load(each["patch"]) for each in overlay()["patches"] if "target" not in each
