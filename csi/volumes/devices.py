@@ -34,6 +34,7 @@ from csi.volumes.presence import Presence
 
 _log = logging.getLogger(__name__)
 
+_DAMAGED = frozenset({errno.EUCLEAN, errno.EBADMSG})
 _LET_GO_S = 3.0
 _GROWN_MOUNTED = ("xfs", "btrfs")
 """What needs no privilege to grow while it is mounted, unlike ext4."""
@@ -242,11 +243,17 @@ def _explained(volume: Volume, device: str, context: str) -> Iterator[None]:
     """Says why the kernel did not mount what is on a device, where that can be told.
 
     Raises:
-        NotNow: Something else is on it, or it does not go with the SELinux context.
+        NotNow: It is damaged, something else is on it, or it does not go with the SELinux context.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in _DAMAGED:
+            raise NotNow(
+                f"the {volume.fs_type} of volume {volume.id} is damaged and cannot be mounted "
+                f"({os.strerror(error.errno)}): restore it from a snapshot, or have its image "
+                "repaired"
+            ) from error
         if error.errno != errno.EINVAL:
             raise
         present = _signature_on(device)

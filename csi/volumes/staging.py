@@ -200,10 +200,15 @@ def _stage_filesystem(found: Found[Volume], path: str, capability: Capability) -
             check_same_mount(mount, capability, read_only=False)
             devices.grow_staged(found.record, mount, capability)
             return
+        if targets.is_mounted(f"{path}/{DEVICE_NAME}"):
+            raise AlreadyExists(f"a raw block volume is staged at {path} already")
         devices.mount_volume(found, path, target, capability)
 
 
 def _stage_block(found: Found[Volume], path: str, capability: Capability) -> None:
+    if targets.is_mounted(path):
+        # The device would be shown in a volume, by a file that is made in it.
+        raise AlreadyExists(f"something else is mounted at {path} already")
     with contextlib.ExitStack() as stack:
         stack.enter_context(targets.directory_target(path, "staging_target_path"))
         place = f"{path}/{DEVICE_NAME}"

@@ -221,6 +221,18 @@ def test_staging_where_something_else_is_mounted_is_refused(
     assert not loops_over(image_of(bench.pool, volume_id))
 
 
+def test_staging_in_another_volume_is_refused(pods: Pods, bench: Bench, volume_id: str) -> None:
+    """The file that shows the device would be made among that volume's own."""
+    other = bench.create().volume_id
+    staging = pods.stage(other)
+
+    with refused(Code.ALREADY_EXISTS, str(staging)):
+        bench.driver.node.NodeStageVolume(requests.stage(volume_id, staging, raw_block()))
+
+    assert not (staging / "device").exists()
+    assert not loops_over(image_of(bench.pool, volume_id))
+
+
 def test_the_loop_that_the_kubelet_stacks_is_never_detached(
     pods: Pods, bench: Bench, volume_id: str, tmp_path: Path
 ) -> None:

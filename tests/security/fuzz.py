@@ -81,7 +81,8 @@ def main() -> int:
         if arguments.only is not None:
             numbers = range(arguments.only, arguments.only + 1)
         figures = fuzz(inside, world, log, arguments.seed, numbers)
-        world.close()
+        if not figures["violations"]:  # what they leave may be in the way
+            world.close()
     json.dump(figures, sys.stdout)
     return 0
 
@@ -147,6 +148,8 @@ def fuzz(inside: Inside, world: World, log: Log, seed: int, numbers: range) -> d
         log.lines.clear()
         text = repr(parsed(REQUESTS[rpc], data)) if found else ""
         violations += [Violation(number, rpc, what, text) for what in found]
+        for what in found:
+            print(f"request {number} of seed {seed}: {rpc} {what}: {text}", file=sys.stderr)
         if len(violations) >= MOST_VIOLATIONS:
             break
     faulthandler.cancel_dump_traceback_later()
