@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from csi.errors import InvalidRequest, NotNow
+from csi.errors import InvalidRequest, NotNow, Unavailable
 from csi.linux import mounts
 from csi.linux.faults import BROKEN
 from csi.linux.paths import is_mount_root
@@ -30,6 +30,7 @@ def directory_target(path: str, field: str) -> Iterator[int]:
 
     Raises:
         InvalidRequest: It is no directory, or there is none to make it in; `field` names it.
+        Unavailable: It cannot be made.
     """
     with _parent(path, field) as (parent, name):
         made = True
@@ -37,6 +38,8 @@ def directory_target(path: str, field: str) -> Iterator[int]:
             os.mkdir(name, 0o750, dir_fd=parent)
         except FileExistsError:
             made = False
+        except OSError as error:
+            raise _cannot_be_made(path, field, error) from error
         try:
             with _last(parent, name, path, field, stat.S_ISDIR, "directory") as target:
                 yield target
@@ -53,6 +56,7 @@ def file_target(path: str, field: str) -> Iterator[int]:
 
     Raises:
         InvalidRequest: It is no file, or there is no directory to make it in.
+        Unavailable: It cannot be made.
     """
     with _parent(path, field) as (parent, name):
         made = True
@@ -61,6 +65,8 @@ def file_target(path: str, field: str) -> Iterator[int]:
             os.close(os.open(name, flags, 0o640, dir_fd=parent))
         except FileExistsError:
             made = False
+        except OSError as error:
+            raise _cannot_be_made(path, field, error) from error
         try:
             with _last(parent, name, path, field, _is_file_or_device, "file") as target:
                 yield target
@@ -160,6 +166,10 @@ def _last(
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _cannot_be_made(path: str, field: str, error: OSError) -> Unavailable:
+    return Unavailable(f"{field} {path!r} cannot be made: {error.strerror}")
 
 
 def _is_file_or_device(mode: int) -> bool:
