@@ -233,6 +233,19 @@ def test_staging_in_another_volume_is_refused(pods: Pods, bench: Bench, volume_i
     assert not loops_over(image_of(bench.pool, volume_id))
 
 
+def test_a_filesystem_is_not_staged_over_a_block_volume(
+    pods: Pods, bench: Bench, volume_id: str
+) -> None:
+    staging = pods.stage(volume_id, raw_block())
+    other = bench.create().volume_id
+
+    with refused(Code.ALREADY_EXISTS, str(staging)):
+        bench.driver.node.NodeStageVolume(requests.stage(other, staging))
+
+    assert not mounts_at(staging)
+    pods.unstage(volume_id, staging)
+
+
 def test_the_loop_that_the_kubelet_stacks_is_never_detached(
     pods: Pods, bench: Bench, volume_id: str, tmp_path: Path
 ) -> None:

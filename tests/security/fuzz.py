@@ -142,6 +142,8 @@ def fuzz(inside: Inside, world: World, log: Log, seed: int, numbers: range) -> d
         slowest_s = max(slowest_s, elapsed_s)
         codes[f"{rpc} {answer.code.name}"] += 1
         found = list(faults(rpc, answer, elapsed_s, log.lines))
+        if found and shows_its_secret(rpc, data):
+            found = [what for what in found if SECRET not in what]
         try:
             world.tidy(rpc, data, answer)
         except AssertionError as error:
@@ -163,6 +165,16 @@ def fuzz(inside: Inside, world: World, log: Log, seed: int, numbers: range) -> d
         "codes": dict(sorted(codes.items())),
         "violations": [violation._asdict() for violation in violations],
     }
+
+
+def shows_its_secret(rpc: str, data: bytes) -> bool:
+    """Whether spoilt bytes say a secret in a field where none belongs: an id, for one."""
+    message = parsed(REQUESTS[rpc], data)
+    if message is None:
+        return False
+    if "secrets" in message.DESCRIPTOR.fields_by_name:
+        message.ClearField("secrets")
+    return SECRET.encode() in message.SerializeToString()
 
 
 def faults(rpc: str, answer: Answer, elapsed_s: float, lines: list[str]) -> Iterator[str]:
