@@ -116,10 +116,8 @@ def find_by_path(part: str) -> list[LoopDevice]:
     """
     found = []
     for number in _bound_numbers():
-        with contextlib.suppress(OSError):
-            with open(f"/sys/block/loop{number}/loop/backing_file", "rb") as attribute:
-                path = os.fsdecode(attribute.read())
-            if part in path:
+        if part in path_of_file(number):
+            with contextlib.suppress(OSError):
                 found.append(_status_unless_unbound(partial(_open_node, number, _LOOK)))
     return [loop for loop in found if loop is not None]
 
@@ -151,6 +149,32 @@ def detach(path: str) -> None:
     except OSError as error:
         if error.errno not in _UNBOUND:
             raise
+
+
+def detach_unmounted(path: str) -> bool:
+    """Is `detach` for a device that holds no mounted filesystem, in no mount namespace.
+
+    Returns:
+        Whether it held none; otherwise it is left as it is. open(2), O_EXCL on block devices.
+    """
+    try:
+        with _opened(path, os.O_RDONLY | os.O_EXCL) as fd:
+            syscalls.ioctl(fd, _LOOP_CLR_FD, name="LOOP_CLR_FD")
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        if error.errno not in _UNBOUND:
+            raise
+    return True
+
+
+def path_of_file(number: int) -> str:
+    """Returns the path that a device's file once had, as the kernel tells; empty if it has none."""
+    try:
+        with open(f"/sys/block/loop{number}/loop/backing_file", "rb") as attribute:
+            return os.fsdecode(attribute.read().rstrip(b"\n"))
+    except OSError:
+        return ""
 
 
 def refresh_size(path: str) -> None:

@@ -76,11 +76,12 @@ def mount_volume(found: Found[Volume], path: str, target: int, capability: Capab
 def attach_block(pool: Pool, key: str, *, read_only: bool) -> LoopDevice:
     """Returns a loop device of a raw block volume, attached if there is none.
 
-    Who may only read gets a device of its own that takes no writes: a read-only mount of a device
-    node keeps nobody from writing to the device.
+    One that goes with the last process that has it open does not count. Who may only read gets a
+    device of its own that takes no writes: a read-only mount of a device node keeps nobody from
+    writing to the device.
     """
     for device in presence.loops_of(pool, key):
-        if device.read_only == read_only:
+        if device.read_only == read_only and not device.autoclear:
             loop.refresh_size(device.path)
             return device
     with (

@@ -24,6 +24,7 @@ from csi.volumes.devices import opened_mount
 from csi.volumes.groups import discard_member
 from csi.volumes.pools import Depot, Found, snapshot_entry, volume_entry
 from csi.volumes.staging import watch
+from csi.volumes.stale import detach_stale
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def recover(depot: Depot) -> None:
     _abandon_unfinished(depot)
     _drop_memberless(depot)
     _mend_images(depot)
+    detach_stale(depot.pool)
     _count(depot)
 
 

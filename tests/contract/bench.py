@@ -160,6 +160,10 @@ class Bench:
             repeat_while_looked_at(unstage)
             self._used.remove(used)
 
+    def forget_use(self, volume_id: str) -> None:
+        """Says that no pod has a volume any more, whoever took it away."""
+        self._used = [used for used in self._used if used.volume_id != volume_id]
+
     @contextlib.contextmanager
     def used(self, volume_id: str, capability: pb.VolumeCapability | None = None) -> Iterator[Path]:
         """Is `use` for the body of a `with`, and `release` after it."""
