@@ -67,7 +67,7 @@ def main() -> int:
                     print(f"  in vain: {line}")
         result = Result(
             machine=msgspec.structs.replace(machine, load_after=os.getloadavg()[0]),
-            kubernetes=kubectl.get("--raw=/version")["gitVersion"],
+            kubernetes=kubectl.get("nodes")["items"][0]["status"]["nodeInfo"]["kubeletVersion"],
             nodes=len(kubectl.get("nodes")["items"]),
             attach=kubectl.get("csidriver", DRIVER)["spec"]["attachRequired"],
             storage_class=arguments.storage_class,

@@ -100,14 +100,18 @@ class Bench:
         start = time.perf_counter()
         self._each(make, names)
         ready = self._last(watches.pods, names, lambda seen: condition(seen, "Ready"))
-        self.samples.add(f"{series}: ready", "ms", 1000 * (ready - start))
-        for stage, watch, holds in (
-            ("of these, claim bound", watches.claims, _is_bound),
-            ("of these, pod scheduled", watches.pods, _is_scheduled),
-        ):
-            if with_volumes or watch is watches.pods:
-                at = self._last(watch, names, holds)
-                self.samples.add(f"{series}: {stage}", "ms", 1000 * (at - start))
+        self.samples.add(f"{series}: ready", "ms", _ms(start, ready))
+        stages = [("pod scheduled", self._last(watches.pods, names, _is_scheduled))]
+        if with_volumes:
+            bound = watches.claims.first(set(names), _is_bound, TIMEOUT_S)
+            claims = self.api.get(self._claims_at)["items"]
+            volumes = [
+                each["spec"]["volumeName"] for each in claims if each["metadata"]["name"] in bound
+            ]
+            made = self._last(watches.volumes, volumes, lambda seen: seen.kind == "ADDED")
+            stages = [("volume made", made), ("claim bound", max(bound.values())), *stages]
+        for stage, at in stages:
+            self.samples.add(f"{series}: of these, {stage}", "ms", _ms(start, at))
 
     def _end(self, names: list[str], *, with_volumes: bool, series: str, watches: _Watches) -> None:
         volumes: list[str] = []
@@ -125,10 +129,10 @@ class Bench:
         start = time.perf_counter()
         self._each(end, names)
         gone = self._last(watches.pods, names, _is_gone)
-        self.samples.add(f"{series}: deleted, pods gone", "ms", 1000 * (gone - start))
+        self.samples.add(f"{series}: deleted, pods gone", "ms", _ms(start, gone))
         if volumes:
             gone = self._last(watches.volumes, volumes, _is_gone)
-            self.samples.add(f"{series}: deleted, volumes gone", "ms", 1000 * (gone - start))
+            self.samples.add(f"{series}: deleted, volumes gone", "ms", _ms(start, gone))
 
     # ---- Snapshots, restores, growth
 
