@@ -27,6 +27,7 @@ class FakeApiServer:
         requests: Method and path of each request, as they came.
         before_patch: Called with the path before an object is changed.
         fail_next: How many requests are still to be answered with 500.
+        admits_anybody: Whether a request needs no token.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,6 +36,7 @@ class FakeApiServer:
         self.requests: list[tuple[str, str]] = []
         self.before_patch: Callable[[str], None] = lambda _: None
         self.fail_next = 0
+        self.admits_anybody = False
         self.credentials = folder
         (folder / "token").write_text(TOKEN + "\n", encoding="ascii")
         self._history: list[tuple[int, str, Object]] = []
@@ -119,7 +121,7 @@ class FakeApiServer:
                 if "watch" in query:
                     self._watch(int(query["resourceVersion"]))
                 elif url.path == CLAIMS:
-                    self._list(int(query.get("continue", "0")), int(query["limit"]))
+                    self._list(int(query.get("continue", "0")), int(query.get("limit", "500")))
                 elif (found := server.objects.get(url.path)) is not None:
                     self._answer(200, found)
                 else:
@@ -161,7 +163,8 @@ class FakeApiServer:
                     server.fail_next -= 1
                     self._answer(500, {"message": "etcd has no leader"})
                     return False
-                if self.headers["Authorization"] != f"Bearer {TOKEN}":
+                known = server.admits_anybody or self.headers["Authorization"] == f"Bearer {TOKEN}"
+                if not known:
                     self._answer(401, {"message": "who are you?"})
                     return False
                 return True

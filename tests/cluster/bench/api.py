@@ -107,7 +107,8 @@ class Seen:
 
     @property
     def name(self) -> str:
-        name: str = self.object["metadata"]["name"]
+        # The end of a watch is told by an object without one.
+        name: str = self.object.get("metadata", {}).get("name", "")
         return name
 
 
