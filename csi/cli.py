@@ -145,7 +145,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from csi import footprint
 
     footprint.leave_out_openssl()
-    from csi import serving
+    with footprint.importing():
+        from csi import serving
 
     flags = config.Flags(
         config=arguments.config,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
+from collections.abc import Iterator
 from typing import Any, cast
 
 from csi.linux import heap
@@ -20,6 +22,17 @@ def leave_out_openssl() -> None:
     modules = cast("dict[str, Any]", sys.modules)
     for name in _OPENSSL:
         modules.setdefault(name, None)  # as if it were not installed
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Imports modules in its block without looking for garbage: what they make stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def settle() -> None:
