@@ -239,9 +239,13 @@ class World:
             target = self.kubelet.block_target_path if block else self.kubelet.target_path
             plain = name.replace(" ", "-")
             self.paths[name] = (str(staged(plain)), str(target(plain, f"pod-{plain}")))
-        self._must("NodeStageVolume", requests.stage(volume_id, self.paths[name][0], capability))
+        staging = requests.stage(volume_id, self.paths[name][0], capability)
         publication = requests.publish(volume_id, *self.paths[name], capability)
-        self._must("NodePublishVolume", publication)
+        for rpc, request in (("NodeStageVolume", staging), ("NodePublishVolume", publication)):
+            if self._call(rpc, request).code is grpc.StatusCode.ALREADY_EXISTS:
+                self._let_go(name)  # a spoilt request has put it there in another way
+                self._must("NodeStageVolume", staging)
+            self._must(rpc, request)
 
     def _let_go(self, name: str) -> None:
         if name in self.paths:
