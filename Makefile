@@ -90,7 +90,7 @@ cluster-down: env ## Take that Kubernetes away with every trace
 cluster-parts: env
 	@$(BIN)/python -m tests.cluster build
 
-test-crash: env ## The whole sweep of kills, faults and random calls (about two hours); make test has a sample
+test-crash: env ## Kills, faults and power cuts at every step, random calls (many hours); make test has a sample
 	CRASH=whole nice $(BIN)/python -m pytest -q tests/crash tests/model $(ARGS)
 
 test-security: env ## Attacks: a million malformed requests, hostile tenants; make test has a sample

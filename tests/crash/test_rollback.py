@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.crash import sweep
 from tests.crash.failing import Failing, Fault
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.sweep import Grounds
@@ -100,7 +101,7 @@ def test_growing_an_unused_ext4_may_be_killed_anywhere(grounds: Grounds[Ground],
         points = list_points(ground, scenario)
         writes = [point for point in points if point.process.startswith("resize2fs")]
         assert writes
-        for point in (writes[len(writes) // 3], writes[-2]):
+        for point in sweep.sample(writes, 1, "growing", sort):
             assert kill_at(ground, scenario, point, KILL_ALL).hit
     except BaseException as failure:
         grounds.spoil(scenario.pool, failure)
