@@ -10,11 +10,13 @@ ARGS ?=
 POOL ?=
 # The socket of another driver for `make bench-peer`, such as unix:///run/other/csi.sock.
 PEER ?=
+# How many seconds `make soak` lasts.
+DURATION ?= 600
 # How many nodes `make cluster` starts.
 NODES ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo run bench bench-peer bench-packages test test-unit test-sanity test-crash \
+.PHONY: help env demo run bench bench-peer bench-packages test test-unit test-sanity test-crash soak \
 	test-security test-quota test-cluster bench-cluster cluster cluster-down check \
 	format proto lock clean system-packages csi-sanity cluster-parts uv
 # A recipe that fails halfway must not leave a target that looks finished.
@@ -92,6 +94,9 @@ cluster-parts: env
 
 test-crash: env ## Kills, faults and power cuts at every step, random calls (many hours); make test has a sample
 	CRASH=whole nice $(BIN)/python -m pytest -q tests/crash tests/model $(ARGS)
+
+soak: env ## Many callers at once while the driver is killed at random (DURATION=seconds)
+	SOAK_SECONDS=$(DURATION) nice $(BIN)/python -m pytest -q tests/model/test_soak.py $(ARGS)
 
 test-security: env ## Attacks: a million malformed requests, hostile tenants; make test has a sample
 	SECURITY=whole nice $(BIN)/python -m pytest -q tests/security $(ARGS)

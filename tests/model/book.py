@@ -104,6 +104,12 @@ class Book:
         while self._open:
             self.run([Call(self._open[0])])
 
+    def reboot(self, reboot: Callable[[], None]) -> None:
+        """Starts the node anew, and knows what that does."""
+        reboot()
+        self.worlds = {state.rebooted() for state in self.worlds}
+        self._history.append("the node was started anew")
+
     def narrow(self, is_so: Callable[[State], bool], what: str) -> None:
         """Learns from something seen.
 

@@ -11,7 +11,7 @@ from tests.model import node_calls as node
 from tests.model import snapshot_calls as snapshots
 from tests.model.operations import Line, Operation, patient
 from tests.model.plans import PODS, Choice, Planner, patiently
-from tests.model.states import Group, Snapshot, State, Volume
+from tests.model.states import Group, Inline, Snapshot, State, Volume
 
 
 class Ending:
@@ -129,7 +129,8 @@ class Ending:
                     yield call.target(kubelet, pod), pod in pods
         for one in range(planner.pods):
             call_of_pod = planner.inline(node.StartPod, Choice("", 0, 0, one))
-            yield call_of_pod.target(kubelet), call_of_pod.slots[0] in state.things
+            there = state.things.get(call_of_pod.slots[0])
+            yield call_of_pod.target(kubelet), there == Inline(mounted=True)
 
 
 def _to_be_listed(state: State) -> dict[str, object]:

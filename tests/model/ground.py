@@ -1,11 +1,13 @@
 """Where the tests take place: one driver over a pool of each sort, and what must hold at rest."""
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.contract.node_fixtures import loops_below, mounts_below, run
+from tests.contract.bench import wait_until
+from tests.contract.node_fixtures import loops_below, mounts_below
 from tests.contract.requests import GIB
 from tests.crash.lives import SORTS
 from tests.crash.world import World
@@ -77,12 +79,19 @@ class Ground:
     def reboot(self) -> None:
         """Does what a reboot does to mounts and loop devices, while the driver is away."""
         self.driver.kill()
-        for mount in reversed(mounts_below(self.kubelet.directory)):
-            run("umount", mount.path)
-        for pool in self.pools.values():
-            for loop in loops_below(pool):
-                run("losetup", "--detach", loop.device)
+        wait_until(self._let_go, "that all was unmounted and detached")
         self.driver.start()
+
+    def _let_go(self) -> bool:
+        """Unmounts and detaches what there is; returns whether nothing was left."""
+        mounts = mounts_below(self.kubelet.directory)
+        for mount in reversed(mounts):
+            subprocess.run(("umount", mount.path), stderr=subprocess.DEVNULL, check=False)
+        loops = [loop for pool in self.pools.values() for loop in loops_below(pool)]
+        for loop in loops:
+            command = ("losetup", "--detach", loop.device)
+            subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
+        return not mounts and not loops
 
     def _world(self, name: str) -> World:
         return World(self.driver, self.kubelet, self.pools[name], name, pool_name=name)

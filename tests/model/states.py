@@ -56,7 +56,9 @@ class Group(NamedTuple):
 
 
 class Inline(NamedTuple):
-    """A volume that a pod brought along; there is nothing to know but that it is there."""
+    """A volume that a pod brought along, and whether its pod still has it."""
+
+    mounted: bool = True
 
 
 Thing = Volume | Snapshot | Group | Inline
@@ -86,6 +88,10 @@ class State:
             things[slot] = thing
         return State(things)
 
+    def rebooted(self) -> "State":
+        """Returns what is left of all when the node has started anew."""
+        return State({slot: _rebooted(thing) for slot, thing in self.things.items()})
+
     def volume(self, slot: str, volume_id: str | None = None) -> Volume | None:
         """Returns the volume in a slot if there is one and it has that id."""
         return _of_id(self._there(slot, Volume), volume_id)
@@ -107,3 +113,9 @@ def _of_id(thing: T | None, wanted: str | None) -> T | None:
     if thing is None or wanted is None or thing.id == wanted:
         return thing
     return None
+
+
+def _rebooted(thing: Thing) -> Thing:
+    if isinstance(thing, Volume):
+        return thing._replace(staged=False, pods=frozenset(), loose=False)
+    return Inline(mounted=False) if isinstance(thing, Inline) else thing

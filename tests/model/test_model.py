@@ -8,6 +8,7 @@ what is listed and mounted afterwards.
 
 import contextlib
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from tests.model.plans import WEIGHTED, Choice, Planner
 pytestmark = pytest.mark.kernel
 
 RUNS, STEPS = (60, 60) if WHOLE else (4, 25)
+BUDGET_S = math.inf if WHOLE else 40.0
+"""After that nothing more is begun: a machine with other work would be held up for long."""
 
 _NUMBERS = st.integers(0, 11)
 _CHOICES = st.tuples(st.sampled_from(WEIGHTED), _NUMBERS, _NUMBERS, _NUMBERS).map(Choice._make)
@@ -48,6 +51,7 @@ class Machine(RuleBasedStateMachine):
     """One run: from nothing to nothing."""
 
     ground: ClassVar[Ground]
+    end: ClassVar[float]
     failures: ClassVar[list[BaseException]]
     """Not raised but kept, and nothing is done after the first: hypothesis would have it again."""
     answers: ClassVar[Counter[str]]
@@ -114,9 +118,20 @@ class Machine(RuleBasedStateMachine):
             self.steps["kills" if kills else "stops"] += 1
 
     @rule(seldom=st.integers(0, 3))
+    def reboot(self, seldom: int) -> None:
+        """The node starts anew: mounts and loop devices are gone, folders are left."""
+        if seldom or self._over:
+            return
+        with self._kept("reboots"):
+            # A call that is open may be carried out until its driver is dead.
+            self._book.settle_all()
+            self._book.reboot(self.ground.reboot)
+            self._ending.look()
+
+    @rule(seldom=st.integers(0, 3))
     def look(self, seldom: int) -> None:
         """The lists and the mounts are looked at, and now and then the books."""
-        if self.failures:
+        if self._over:
             return
         with self._kept("looks"):
             self._book.settle_all()
@@ -133,6 +148,11 @@ class Machine(RuleBasedStateMachine):
         self.answers.update(self._book.figures)
         self._line.close()
 
+    @property
+    def _over(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return bool(self.failures) or time.monotonic() > self.end
+
     def _run(
         self,
         what: str,
@@ -140,7 +160,7 @@ class Machine(RuleBasedStateMachine):
         meanwhile: Callable[[], None] = lambda: None,
     ) -> bool:
         """Makes calls; returns whether they were made and all is well."""
-        if self.failures:
+        if self._over:
             return False
         with self._kept(what):
             operations = self._planner.calls([choice for choice, _ in choices])
@@ -161,11 +181,12 @@ class Machine(RuleBasedStateMachine):
             self.steps[what] += 1
 
 
-@pytest.mark.timeout(4 * 3600 if WHOLE else 300)
+@pytest.mark.timeout(4 * 3600 if WHOLE else 900)
 def test_the_driver_does_what_the_model_does(ground: Ground) -> None:
     """Whatever is called, in whatever order, and however it is cut short."""
     Machine.ground, Machine.failures = ground, []
     Machine.answers, Machine.steps = Counter(), Counter()
+    Machine.end = time.monotonic() + BUDGET_S
     try:
         run_state_machine_as_test(
             Machine,

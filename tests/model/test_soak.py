@@ -21,7 +21,7 @@ CALLERS = 32
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600" if WHOLE else "8"))
 _LONG_S = 120.0
 """From so long on memory is judged: before that it has not settled."""
-_GROWTH = 1.05
+_GROWTH = 1.1
 _SPARE_DESCRIPTORS = 2
 
 
