@@ -18,6 +18,7 @@ from csi.linux.faults import BROKEN
 from csi.linux.leases import is_open_elsewhere
 from csi.linux.loop_status import LoopDevice
 from csi.linux.mounts import Mount, MountTable
+from csi.linux.paths import is_mount_root_fd
 from csi.pool.directory import DATA_NAME
 from csi.pool.image import IMAGE_NAME, PATH_ONLY
 from csi.pool.pool import Pool
@@ -102,6 +103,20 @@ class Presence:
             shown = (m for m in self.image_mounts(mount.target) if m.root == "/")
         return [other for other in shown if other.target != mount.target]
 
+    def directory_shows_at(self, path: str) -> bool:
+        """Whether the directory of the volume is mounted on top at a path, asked of that alone."""
+        if self._directory is None:
+            return False
+        try:
+            shown = os.open(path, PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            status = os.fstat(shown)
+            return (status.st_dev, status.st_ino) == self._directory and is_mount_root_fd(shown)
+        finally:
+            os.close(shown)
+
     def layers_at(self, path: str) -> int:
         """Returns how many mounts of this volume lie on top at a path, one on the other.
 
@@ -151,6 +166,14 @@ class Presence:
     @functools.cached_property
     def _table(self) -> MountTable:
         return MountTable()
+
+    @functools.cached_property
+    def _directory(self) -> FileId | None:
+        try:
+            status = self._pool.volumes.status(self._key, DATA_NAME)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     @functools.cached_property
     def _image(self) -> FileId | None:

@@ -173,18 +173,24 @@ def take_away(volume_id: str, path: str, present: Presence | None) -> None:
     """
     if not targets.is_mounted(path):
         return
-    layers = 0 if present is None else present.layers_at(path)
     try:
-        for _ in range(layers):
-            if present is not None:
-                devices.thaw_before_last(present, path)
-            _unmount(path)
+        if present is not None:
+            _unmount_layers(path, present)
     except OSError as error:
         if error.errno not in _BUSY:
             raise
         raise NotNow(f"{path} cannot be unmounted: {error.strerror}") from error
     if targets.is_mounted(path):
         raise NotNow(f"what is mounted at {path} is not volume {volume_id}; it is left alone")
+
+
+def _unmount_layers(path: str, present: Presence) -> None:
+    while present.directory_shows_at(path):
+        _unmount(path)
+    if targets.is_mounted(path):
+        for _ in range(present.layers_at(path)):
+            devices.thaw_before_last(present, path)
+            _unmount(path)
 
 
 def watch(found: Found[Volume]) -> None:
