@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.cluster.errors import ClusterError
 from tests.cluster.waiting import wait_until
 
-DETACH_TIMEOUT_S = 20.0
+DETACH_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)

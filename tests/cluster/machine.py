@@ -19,8 +19,8 @@ from tests.cluster.mounts import foreign_mounts
 from tests.cluster.processes import find_inits, is_alive, pid_namespace, program_of
 from tests.cluster.waiting import WaitedInVain, wait_until
 
-START_TIMEOUT_S = 10.0
-KILL_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 60.0
+KILL_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 LOG_TAIL_LINES = 25
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

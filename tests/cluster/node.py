@@ -19,7 +19,7 @@ from tests.cluster.machine import Machine
 from tests.cluster.plane import API_SERVER, Plane
 from tests.cluster.versions import KUBE_PROXY, KUBELET
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 240.0
 IMPORT_TIMEOUT_S = 300.0
 
 # What a node keeps over its reboots, and has instead of the host's.

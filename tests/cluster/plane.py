@@ -20,7 +20,7 @@ from tests.cluster.versions import (
 
 API_SERVER = f"https://{network.PLANE_ADDRESS}:6443"
 ETCD = "http://127.0.0.1:2379"
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 240.0
 ADMIN = "admin"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.cluster.errors import ClusterError
 
-PAUSE_S = 0.05
+PAUSE_S = 0.2
 
 
 class WaitedInVain(ClusterError):
