@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from csi.errors import ProgramFailed
-from csi.linux import copying, filesystems, loop, mounts
+from csi.linux import copying, filesystems, growth, loop, mounts, superblock
 from csi.linux.usage import filesystem_usage
 from tests.disks import mount_image, opened, release
 
@@ -280,6 +280,52 @@ class TestGrowth:
         assert filesystems.filesystem_bytes("ext4", str(image)) == LARGE
         mount_image(image, place, "ext4")
         assert (place / "file").read_text() == "content"
+
+    @pytest.mark.parametrize(
+        ("options", "size", "in_place"),
+        [
+            ((), 96 * MIB, True),
+            ((), 1024 * SMALL, True),
+            ((), 4096 * SMALL, False),
+            (("-E", "resize=131072"), 512 * MIB, True),
+            (("-O", "^resize_inode"), 16 << 30, False),
+        ],
+    )
+    def test_whether_an_ext4_grows_without_moving_data(
+        self, image: Path, options: tuple[str, ...], size: int, in_place: bool
+    ) -> None:
+        filesystems.make_filesystem("ext4", str(image), options=options)
+        with opened(image, os.O_RDONLY) as fd:
+            assert superblock.ext4_keeps_data_in_place(fd, size) is in_place
+
+    def test_a_copy_of_the_tables_grows_like_the_whole(self, image: Path, tmp_path: Path) -> None:
+        """Written over the image it makes the same filesystem, the data in it untouched."""
+        filesystems.make_filesystem("ext4", str(image))
+        content = os.urandom(MIB)
+        (tmp_path / "content").write_bytes(content)
+        subprocess.run(
+            ["debugfs", "-w", "-R", f"write {tmp_path}/content file", str(image)],
+            check=True,
+            capture_output=True,
+        )
+        tables = tmp_path / "tables"
+        growth.copy_ext4_metadata(str(image), str(tables))
+        os.truncate(tables, LARGE)
+        filesystems.check_ext4(str(tables))
+        filesystems.resize_ext4(str(tables))
+        growth.expect_whole_ext4(str(tables))
+
+        with opened(tables, os.O_RDONLY) as source, opened(image, os.O_RDWR) as target:
+            copying.copy_sparse(source, target, keep_going=lambda: True)
+
+        growth.expect_whole_ext4(str(image))
+        assert filesystems.filesystem_bytes("ext4", str(image)) == LARGE
+        subprocess.run(
+            ["debugfs", "-R", f"dump file {tmp_path}/found", str(image)],
+            check=True,
+            capture_output=True,
+        )
+        assert (tmp_path / "found").read_bytes() == content
 
     def test_an_ext4_beyond_repair_is_not_grown(self, image: Path) -> None:
         filesystems.make_filesystem("ext4", str(image))
