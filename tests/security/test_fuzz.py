@@ -25,7 +25,7 @@ from tests.security.inside import Answer
 from tests.security.mutations import REQUESTS, Mutator, parsed
 from tests.security.sandbox import confine, run_confined
 
-REQUESTS_SAMPLED, REQUESTS_WHOLE = 2_000, 1_000_000
+REQUESTS_SAMPLED, REQUESTS_WHOLE = 1_500, 1_000_000
 ONLY = os.environ.get("FUZZ_ONLY")
 WORKERS = 2 if scale.WHOLE else 1
 TIMEOUT_S = 3600.0

@@ -83,9 +83,9 @@ RANGES: dict[str, Callable[[Path], list[tuple[int, int]]]] = {
     "btrfs": lambda _image: [(64 << 10, (64 << 10) + 1024)],
 }
 FLIPPED = [
-    ("ext4", scale.choose(6, 150)),
-    ("xfs", scale.choose(3, 40)),
-    ("btrfs", scale.choose(3, 40)),
+    ("ext4", scale.choose(3, 150)),
+    ("xfs", scale.choose(1, 40)),
+    ("btrfs", scale.choose(1, 40)),
 ]
 
 
