@@ -8,6 +8,8 @@ from typing import Any
 
 from tests.cluster.errors import ClusterError
 
+_TIMED_OUT = 124  # as timeout(1) has it
+
 
 @dataclass(frozen=True)
 class Kubectl:
@@ -23,16 +25,22 @@ class Kubectl:
     def try_run(
         self, *arguments: str, text_in: str | None = None, timeout_s: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end, whatever that is."""
-        return subprocess.run(
-            self.command(*arguments),
-            input=text_in,
-            stdin=subprocess.DEVNULL if text_in is None else None,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        """Runs it to its end, whatever that is; where it takes too long, it has failed."""
+        command = self.command(*arguments)
+        try:
+            return subprocess.run(
+                command,
+                input=text_in,
+                stdin=subprocess.DEVNULL if text_in is None else None,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            # As a cluster answers that is only starting: who waits for it asks again.
+            said = f"no answer within {timeout_s:g} s"
+            return subprocess.CompletedProcess(command, _TIMED_OUT, "", said)
 
     def run(self, *arguments: str, text_in: str | None = None, timeout_s: float = 120.0) -> str:
         """Runs it and returns what it printed.
