@@ -22,8 +22,10 @@ from csi.errors import DriverError
 from csi.linux import mounts, paths, removal, unlinking
 from csi.linux.mounts import bind_mount
 from csi.model import Access, AccessMode, Capability, Kind
+from csi.pool.pool import Pool
 from csi.volumes import capabilities, presence, staging, targets
 from tests.disks import opened
+from tests.driver import create_pool
 from tests.security.canary import Canary
 from tests.security.sandbox import confine
 
@@ -212,8 +214,13 @@ def _a_link_for_a_mount(tree: Path, _canary: Canary) -> bool:
 
 def _somebody_elses_mount(tree: Path, _canary: Canary) -> bool:
     theirs = _mount_of_somebody_else(tree)
-    with _refused():
-        staging.take_away("vol", str(theirs), _NothingOfOurs())
+    create_pool(tree)
+    pool = Pool.open("default", str(tree))
+    try:
+        with _refused():
+            staging.take_away("vol", str(theirs), presence.look(pool, "0" * 32))
+    finally:
+        pool.close()
     return not _took_away(theirs)
 
 
@@ -244,16 +251,6 @@ def _options_in_one_flag(tree: Path, _canary: Canary) -> bool:
             capabilities.check_mount_flags([capability], Kind.IMAGE, "ext4")
             return True
     return False
-
-
-class _NothingOfOurs(presence.Presence):
-    """What the kernel has, none of it of this driver's volumes."""
-
-    def __init__(self) -> None:
-        pass
-
-    def _shows(self, mount: mounts.Mount) -> bool:
-        return False
 
 
 def _mount_of_somebody_else(tree: Path) -> Path:
