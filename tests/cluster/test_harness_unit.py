@@ -16,6 +16,7 @@ from tests.cluster.cgroups import hierarchies
 from tests.cluster.cluster import check_room, is_running
 from tests.cluster.configuration import network_configuration
 from tests.cluster.errors import ClusterError
+from tests.cluster.kubectl import Kubectl
 from tests.cluster.loops import Loop, loops_below, parse_loops
 from tests.cluster.mounts import foreign_mounts, mounts_below
 from tests.cluster.node import is_ready
@@ -377,6 +378,16 @@ def test_a_node_is_ready_when_it_has_said_so_since(
 
 
 # ---- Failures
+
+
+def test_a_kubectl_that_hangs_has_failed(tmp_path: Path) -> None:
+    program = tmp_path / "kubectl"
+    program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="ascii")
+    program.chmod(0o755)
+    kubectl = Kubectl(program, tmp_path / "kubeconfig")
+    assert kubectl.try_run("get", "nodes", timeout_s=0.5).returncode != 0
+    with pytest.raises(ClusterError, match="get nodes failed: no answer"):
+        kubectl.run("get", "nodes", timeout_s=0.4)
 
 
 @pytest.mark.parametrize(
