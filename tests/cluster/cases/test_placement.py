@@ -16,6 +16,8 @@ from tests.cluster.cases.objects import (
 from tests.cluster.installation import NAMESPACE
 from tests.cluster.kubectl import Kubectl
 
+pytestmark = pytest.mark.nodes
+
 CLASS = shipped_class("xfs")
 SIZE = "300Mi"
 
