@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from google.protobuf.message import Message
+
 from csi.errors import NotNow, UnsupportedRequest
 from csi.model import Access, Capability, PublishRequest, SizeRange
 from csi.rpc import parameters
@@ -42,14 +44,14 @@ def stage(message: csi_pb2.NodeStageVolumeRequest) -> Staging:
     """Reads NodeStageVolumeRequest."""
     return Staging(
         volume_id=required(message, "volume_id"),
-        staging_path=required(message, "staging_target_path"),
+        staging_path=_path(message, "staging_target_path"),
         capability=one_capability(message),
     )
 
 
 def unstage(message: csi_pb2.NodeUnstageVolumeRequest) -> Place:
     """Reads NodeUnstageVolumeRequest."""
-    return Place(required(message, "volume_id"), required(message, "staging_target_path"))
+    return Place(required(message, "volume_id"), _path(message, "staging_target_path"))
 
 
 def publish(message: csi_pb2.NodePublishVolumeRequest) -> PublishRequest:
@@ -60,7 +62,7 @@ def publish(message: csi_pb2.NodePublishVolumeRequest) -> PublishRequest:
         NotNow: The staging path is missing, which the specification does not count as malformed.
     """
     volume_id = required(message, "volume_id")
-    target_path = required(message, "target_path")
+    target_path = _path(message, "target_path")
     capability = one_capability(message)
     inline = parameters.inline_volume(message.volume_context)
     if inline is not None and capability.access is Access.BLOCK:
@@ -72,27 +74,36 @@ def publish(message: csi_pb2.NodePublishVolumeRequest) -> PublishRequest:
         target_path=target_path,
         capability=capability,
         read_only=message.readonly,
-        staging_path=message.staging_target_path,
+        staging_path=_without_end(message.staging_target_path),
         inline=inline,
     )
 
 
 def unpublish(message: csi_pb2.NodeUnpublishVolumeRequest) -> Place:
     """Reads NodeUnpublishVolumeRequest."""
-    return Place(required(message, "volume_id"), required(message, "target_path"))
+    return Place(required(message, "volume_id"), _path(message, "target_path"))
 
 
 def stats(message: csi_pb2.NodeGetVolumeStatsRequest) -> Place:
     """Reads NodeGetVolumeStatsRequest."""
-    return Place(required(message, "volume_id"), required(message, "volume_path"))
+    return Place(required(message, "volume_id"), _path(message, "volume_path"))
 
 
 def expand(message: csi_pb2.NodeExpandVolumeRequest) -> Growth:
     """Reads NodeExpandVolumeRequest."""
     volume_id = required(message, "volume_id")
-    path = required(message, "volume_path")
+    path = _path(message, "volume_path")
     has_capability = message.HasField("volume_capability")
     wanted = one_capability(message) if has_capability else None
     has_size = message.HasField("capacity_range")
     size = size_range(message.capacity_range) if has_size else SizeRange()
     return Growth(volume_id, path, size, wanted)
+
+
+def _path(message: Message, field: str) -> str:
+    return _without_end(required(message, field))
+
+
+def _without_end(path: str) -> str:
+    """Returns a path without slashes at its end: with one, a link there would be followed."""
+    return path.rstrip("/") or path

@@ -140,3 +140,24 @@ def test_any_name_will_do(pods: Pods, bench: Bench, tmp_path: Path, name: str) -
     assert not target.exists()
     pods.unstage(volume_id, staging)
     assert not mounts_at(staging)
+
+
+def test_a_slash_at_the_end_does_not_make_a_link_followed(
+    pods: Pods, bench: Bench, tmp_path: Path
+) -> None:
+    volume_id = bench.create().volume_id
+    staging = pods.stage(volume_id)
+    (tmp_path / "theirs").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("theirs")
+    node = bench.driver.node
+
+    with refused(Code.INVALID_ARGUMENT, "target_path"):
+        node.NodePublishVolume(requests.publish(volume_id, staging, f"{link}/"))
+    for known in (volume_id, UNKNOWN_VOLUME):
+        with refused(Code.FAILED_PRECONDITION, str(link), "left as it is"):
+            node.NodeUnpublishVolume(requests.unpublish(known, f"{link}/"))
+
+    assert link.is_symlink()
+    assert (tmp_path / "theirs").is_dir()
+    assert not mounts_at(tmp_path / "theirs")
