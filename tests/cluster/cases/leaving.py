@@ -8,7 +8,8 @@ from tests.cluster.cases.driver import driver_pods
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.waiting import WaitedInVain, wait_until
 
-LEAVING_S = 240.0
+# Of a node that was lost for a while, volumes go by the next try of their deletion.
+LEAVING_S = 400.0
 
 
 def wait_gone(kubectl: Kubectl, left: Iterable[str]) -> None:
