@@ -72,7 +72,9 @@ class Shelf(Generic[R]):
                 try:
                     found[key] = self._read(folder, key)
                 except records.DamagedRecordError as error:
-                    self.damaged[key] = str(error)
+                    # Where a driver serves the pool, entries leave while they are listed.
+                    if _is_there(folder, key):
+                        self.damaged[key] = str(error)
             self.index.fill(found)
         finally:
             os.close(folder)
@@ -262,3 +264,11 @@ class Shelf(Generic[R]):
         if ids.find_key(record.id) != key:
             raise records.DamagedRecordError("its record belongs to another entry")
         return record
+
+
+def _is_there(folder: int, key: str) -> bool:
+    try:
+        os.stat(key, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

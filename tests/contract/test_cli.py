@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from csi import __version__, cli
+from csi.model import Volume
+from csi.pool import records
+from csi.pool.listing import list_volumes
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
 from tests.contract.command import DONE, FAILED, WRONG_ARGUMENTS, csi_local_path, fails, succeeds
@@ -258,6 +261,24 @@ class TestVolumes:
             assert list(found["damaged"]) == [record.parent.name]
         finally:
             record.write_bytes(content)
+
+    def test_a_volume_that_leaves_meanwhile_is_not_damaged(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        leaving, staying = bench.create().volume_id, bench.create().volume_id
+        read = records.read_record
+
+        def delete_and_read(folder: int, path: str, record_type: type[Volume]) -> Volume:
+            if path.startswith(entry_of(bench.pool, leaving).name):
+                bench.delete(leaving)
+            return read(folder, path, record_type)
+
+        monkeypatch.setattr(records, "read_record", delete_and_read)
+
+        rows, damaged = list_volumes(str(bench.pool))
+
+        assert [row.volume.id for row in rows] == [staying]
+        assert damaged == {}
 
     def test_an_empty_pool_has_headings_alone(self, tmp_path: Path) -> None:
         create_pool(tmp_path / "pool")
