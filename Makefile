@@ -14,6 +14,8 @@ PEER ?=
 DURATION ?= 600
 # How many nodes `make cluster` starts.
 NODES ?= 1
+# The files of cases that `make test-cluster` runs.
+CASES ?= tests/cluster
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo run bench bench-peer bench-packages test test-unit test-sanity test-crash soak \
@@ -102,7 +104,7 @@ test-security: env ## Attacks: a million malformed requests, hostile tenants; ma
 	SECURITY=whole nice $(BIN)/python -m pytest -q tests/security $(ARGS)
 
 test-cluster: env $(if $(KUBECONFIG),,cluster-parts) ## The tests in that cluster, or in the one that KUBECONFIG names
-	$(BIN)/python -m pytest -v tests/cluster $(ARGS)
+	$(BIN)/python -m pytest -v $(CASES) $(ARGS)
 
 bench-cluster: env $(if $(KUBECONFIG),,cluster-parts) ## How long users of that cluster wait: pods, deletes, snapshots, restores, growth
 	@$(BIN)/python -m tests.cluster.bench $(ARGS)
