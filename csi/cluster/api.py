@@ -91,6 +91,7 @@ class ApiServer:
             fields = {"limit": str(PAGE)} | ({"continue": page} if page else {})
             answer = self._call("GET", path, fields=fields)
             _check(answer.status == 200, "GET", path, answer)
+            # A type made at run time, of which mypy cannot know.
             listed = _decode(answer.data, Listed[kind], path)  # type: ignore[valid-type]
             found += listed.items
             page = listed.metadata.continue_

@@ -90,8 +90,7 @@ class Placing:
                 continue
             try:
                 self._place(key)
-            except Exception:  # noqa: BLE001
-                # One claim must not take the place of all others away.
+            except Exception:  # noqa: BLE001 - one claim must not hold up all others
                 _log.exception("placing failed", extra={"claim": key})
                 self._waiting.add(key, _RETRY_S * 10)
             finally:

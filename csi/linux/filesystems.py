@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from csi.errors import ProgramFailed
-from csi.linux.growth import check_ext4, grow_mounted, resize_ext4
+from csi.linux.attributes import read_attribute
+from csi.linux.growth import BTRFS_LEAST_BYTES, check_ext4, grow_mounted, resize_ext4
 from csi.linux.programs import run
 from csi.linux.superblock import filesystem_bytes
 
@@ -84,7 +85,7 @@ FILESYSTEMS: Mapping[str, FilesystemType] = MappingProxyType(
                 minimum_bytes=109 * _MIB,
                 grows_online=True,
                 make=("mkfs.btrfs", "-q", "-f", "-K"),
-                least_grown_bytes=256 * _MIB,  # btrfs_ioctl_resize in fs/btrfs/ioctl.c: EINVAL
+                least_grown_bytes=BTRFS_LEAST_BYTES,
             ),
         )
     }
@@ -171,8 +172,7 @@ def has_journal(mount: Mount) -> bool:
     """Whether a mounted ext4 is known to have a journal: it can be made without."""
     attribute = f"/sys/fs/ext4/{os.path.basename(os.path.realpath(mount.source))}/journal_task"
     try:
-        with open(attribute, encoding="ascii") as task:
-            return task.read().strip() not in ("", "<none>")
+        return read_attribute(attribute) not in ("", "<none>")
     except OSError:
         return False
 

@@ -25,8 +25,9 @@ _BTRFS_IOC_DEV_INFO = 0xD000941E
 
 _XFS_GEOMETRY_BYTES, _XFS_GROW_BYTES = 112, 16
 _BTRFS_ARGUMENT_BYTES, _BTRFS_FS_INFO_BYTES = 4096, 1024
-_BTRFS_LEAST_BYTES = 256 << 20
-"""The kernel resizes a btrfs to no less, although it can be made smaller."""
+BTRFS_LEAST_BYTES = 256 << 20
+"""The kernel resizes a btrfs to no less, although it can be made smaller: EINVAL by
+btrfs_ioctl_resize in fs/btrfs/ioctl.c."""
 _E2FSCK_FINE, _E2FSCK_CORRECTED = 0, 1
 
 
@@ -135,7 +136,7 @@ def _grow_btrfs(mount_fd: int, device_size_bytes: int) -> None:
     number, size, sector_bytes = _btrfs_device(mount_fd)
     if size >= device_size_bytes // sector_bytes * sector_bytes:
         return
-    if device_size_bytes < _BTRFS_LEAST_BYTES:
+    if device_size_bytes < BTRFS_LEAST_BYTES:
         return
     argument = bytearray(_BTRFS_ARGUMENT_BYTES)
     struct.pack_into("=q4088s", argument, 0, 0, f"{number}:max".encode())

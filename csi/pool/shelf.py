@@ -28,6 +28,8 @@ from csi.pool.index import Index
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 R = TypeVar("R", bound=Record)
+FileId = tuple[int, int]
+"""st_dev and st_ino."""
 
 
 class Shelf(Generic[R]):
@@ -127,6 +129,11 @@ class Shelf(Generic[R]):
             return os.fstat(descriptor)
         finally:
             os.close(descriptor)
+
+    def file_id(self, key: str, path: str) -> FileId:
+        """Returns which file lies at `path` in an entry's folder, whatever its name."""
+        status = self.status(key, path)
+        return status.st_dev, status.st_ino
 
     # --- changing --------------------------------------------------------------------------
 

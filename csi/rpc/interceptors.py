@@ -124,13 +124,6 @@ class Calls:
         self._driver = driver
         self._admission = admission
 
-    def handlers(
-        self, service: object, descriptor: ServiceDescriptor, *, always: bool = False
-    ) -> grpc.GenericRpcHandler:
-        """Returns all methods of a service, wrapped; see `methods`."""
-        found = self.methods(service, descriptor, always=always)
-        return grpc.method_handlers_generic_handler(descriptor.full_name, found)
-
     def methods(
         self, service: object, descriptor: ServiceDescriptor, *, always: bool = False
     ) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:

@@ -15,12 +15,12 @@ from csi.linux.faults import find_fault
 from csi.linux.mounts import Mount
 from csi.model import Kind, Volume
 from csi.pool import directory, image
+from csi.pool.shelf import FileId
 from csi.volumes.pools import Depot, Found, Pools
 from csi.volumes.presence import has_lost_file, loop_of
 from csi.volumes.throttling import Throttling
 from csi.volumes.watch import Watch
 
-FileId = tuple[int, int]
 """st_dev and st_ino."""
 
 

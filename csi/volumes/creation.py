@@ -70,9 +70,8 @@ class Creation:
             with self._tools.locks.many([f"volume:{key}"], shared, what) as hold:
                 if source is None:
                     return self._create_empty(depot, key, request)
-                origin = get_origin(
-                    self._tools.pools, source
-                )  # it may have gone before it was locked
+                # It may have gone before it was locked.
+                origin = get_origin(self._tools.pools, source)
                 later = origin.needs_background_copy(0)
                 volume = self._create_from(depot, key, request, origin, later=later)
                 if later:

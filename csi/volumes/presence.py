@@ -22,14 +22,12 @@ from csi.linux.paths import is_mount_root_fd
 from csi.pool.directory import DATA_NAME
 from csi.pool.image import IMAGE_NAME, PATH_ONLY
 from csi.pool.pool import Pool
+from csi.pool.shelf import FileId
 
 _DELETED = "//deleted"
 """What the mount table puts behind a file or directory that was removed."""
 _LOOP_PREFIX = "/dev/loop"
 _LOOP_NODE = re.compile(rf"(/loop\d+)(?:{_DELETED})?", re.ASCII)
-
-FileId = tuple[int, int]
-"""st_dev and st_ino."""
 
 
 class Presence:
@@ -170,10 +168,9 @@ class Presence:
     @functools.cached_property
     def _directory(self) -> FileId | None:
         try:
-            status = self._pool.volumes.status(self._key, DATA_NAME)
+            return self._pool.volumes.file_id(self._key, DATA_NAME)
         except OSError:
             return None
-        return status.st_dev, status.st_ino
 
     @functools.cached_property
     def _image(self) -> FileId | None:
@@ -208,13 +205,11 @@ def has_lost_file(mount: Mount) -> bool:
 def _image_of(pool: Pool, key: str) -> FileId | None:
     """Returns the image of a volume; None where it has none, or not any more, or has failed."""
     try:
-        with pool.volumes.opened(key, IMAGE_NAME, PATH_ONLY) as image:
-            status = os.fstat(image)
+        return pool.volumes.file_id(key, IMAGE_NAME)
     except OSError as error:
         if error.errno not in (errno.ENOENT, *BROKEN):
             raise
         return None
-    return status.st_dev, status.st_ino
 
 
 def _loops_over(pool: Pool, key: str, image: FileId | None) -> list[LoopDevice]:

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from csi.linux import loop, mounts
-from csi.pool.image import IMAGE_NAME, PATH_ONLY
+from csi.pool.image import IMAGE_NAME
 from csi.volumes.presence import loop_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from csi.pool.pool import Pool
 
 _log = logging.getLogger(__name__)
+
+_ENTRY = re.compile(rf"/volumes/([^/]+)/{re.escape(IMAGE_NAME)}\Z")
 
 
 def detach_stale(pool: Pool) -> None:
@@ -59,11 +61,7 @@ def _is_image(pool: Pool, device: LoopDevice) -> bool:
     if found is None or pool.volumes.peek(found[1]) is None:
         return False
     try:
-        with pool.volumes.opened(found[1], IMAGE_NAME, PATH_ONLY) as image:
-            status = os.fstat(image)
+        file = pool.volumes.file_id(found[1], IMAGE_NAME)
     except OSError:
         return False
-    return (status.st_dev, status.st_ino) == (device.backing_device, device.backing_inode)
-
-
-_ENTRY = re.compile(rf"/volumes/([^/]+)/{re.escape(IMAGE_NAME)}\Z")
+    return file == (device.backing_device, device.backing_inode)

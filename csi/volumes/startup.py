@@ -8,7 +8,6 @@ the trash, copies begin again, and the ledger is counted up from records and all
 from __future__ import annotations
 
 import logging
-import os
 
 from csi.errors import NotNow
 from csi.linux import loop, mounts
@@ -16,8 +15,9 @@ from csi.linux.freeze import thaw
 from csi.model import Kind, Volume
 from csi.pool import directory, ids
 from csi.pool.frozen_note import read_frozen_note
-from csi.pool.image import IMAGE_NAME, PATH_ONLY, mend_length
+from csi.pool.image import IMAGE_NAME, mend_length
 from csi.pool.image_growth import drop_copy
+from csi.pool.shelf import FileId
 from csi.volumes import presence
 from csi.volumes.capacity import Entry
 from csi.volumes.devices import opened_mount
@@ -152,18 +152,15 @@ def _count(depot: Depot) -> None:
             )
 
 
-def _has_loop(depot: Depot, volume: Volume, files: set[tuple[int, int]]) -> bool:
+def _has_loop(depot: Depot, volume: Volume, files: set[FileId]) -> bool:
     if volume.kind is not Kind.IMAGE or volume.copying:
         return False
-    with depot.pool.volumes.opened(ids.key_of(volume.id), IMAGE_NAME, PATH_ONLY) as image:
-        status = os.fstat(image)
-    return (status.st_dev, status.st_ino) in files
+    return depot.pool.volumes.file_id(ids.key_of(volume.id), IMAGE_NAME) in files
 
 
 def _size_of_damaged(depot: Depot, key: str) -> int:
     """What a volume was promised whose record cannot tell: the length of its image."""
     try:
-        with depot.pool.volumes.opened(key, IMAGE_NAME, PATH_ONLY) as image:
-            return os.fstat(image).st_size
+        return depot.pool.volumes.status(key, IMAGE_NAME).st_size
     except OSError:
         return 0

@@ -12,7 +12,6 @@ device and are taken away when a pod lets go of the volume.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from csi.errors import NotNow, Unavailable, UnsupportedRequest
 from csi.linux import cgroups, loop
 from csi.linux.cgroups import Hierarchy
 from csi.model import NO_LIMITS, Kind, LimitChanges, Limits, Volume
-from csi.pool.image import IMAGE_NAME, PATH_ONLY
+from csi.pool.image import IMAGE_NAME
+from csi.pool.shelf import FileId
 from csi.volumes import presence
 from csi.volumes.pod_groups import PodGroups, pod_of
 from csi.volumes.pools import Found, Pools
@@ -185,13 +185,11 @@ def _groups_to_set(hierarchy: Hierarchy, top: str) -> Iterator[str]:
         yield from cgroups.groups_below(top)
 
 
-def _file_of(found: Found[Volume]) -> tuple[int, int] | None:
+def _file_of(found: Found[Volume]) -> FileId | None:
     try:
-        with found.depot.pool.volumes.opened(found.key, IMAGE_NAME, PATH_ONLY) as image:
-            status = os.fstat(image)
+        return found.depot.pool.volumes.file_id(found.key, IMAGE_NAME)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
 
 
 def _report(volume_id: str, reason: str) -> None:

@@ -15,7 +15,7 @@ from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.refusals import Code, as_call
 from tests.contract.requests import MIB, filesystem
-from tests.driver import Driver
+from tests.driver import Driver, running_driver
 from tests.kubelet import Kubelet
 
 PATIENCE_S = 20.0
@@ -257,3 +257,14 @@ def repeat_while_aborted(call: Callable[[], object], timeout_s: float = PATIENCE
             if as_call(error).code() is not Code.ABORTED or time.monotonic() > deadline:
                 raise
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def bench_of(pool: Path, folder: Path) -> Iterator[Bench]:
+    """A bench over a driver of its own, which the test may leave stopped."""
+    with running_driver(pool, folder) as driver:
+        bench = Bench(driver, Kubelet(folder / "kubelet"), pool)
+        yield bench
+        if not driver.running:
+            driver.start()
+        bench.clean_up()

@@ -12,12 +12,11 @@ from csi.model import Volume
 from csi.pool import records
 from csi.pool.listing import list_volumes
 from tests.contract import requests
-from tests.contract.bench import Bench, write_synced
+from tests.contract.bench import Bench, bench_of, write_synced
 from tests.contract.command import DONE, FAILED, WRONG_ARGUMENTS, csi_local_path, fails, succeeds
 from tests.contract.node_fixtures import entry_of, image_of
 from tests.contract.requests import FS_TYPE, MIB, filesystem, raw_block
-from tests.driver import create_pool, running_driver
-from tests.kubelet import Kubelet
+from tests.driver import create_pool
 
 pytestmark = pytest.mark.kernel
 
@@ -185,12 +184,8 @@ class TestVolumes:
 
     @pytest.fixture
     def bench(self, btrfs_pool: Path, tmp_path: Path) -> Iterator[Bench]:
-        with running_driver(btrfs_pool, tmp_path) as driver:
-            bench = Bench(driver, Kubelet(tmp_path / "kubelet"), btrfs_pool)
+        with bench_of(btrfs_pool, tmp_path) as bench:
             yield bench
-            if not driver.running:
-                driver.start()
-            bench.clean_up()
 
     def test_a_claim_is_found_with_its_files(self, bench: Bench) -> None:
         volume_id = bench.create(size=64 * MIB, parameters=CLAIM).volume_id

@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from tests.contract import requests
-from tests.contract.bench import Bench, read_bytes, wait_until, write_synced
+from tests.contract.bench import Bench, bench_of, read_bytes, wait_until, write_synced
 from tests.contract.kinds import DATA, KINDS, file_of, use_all, wipe
 from tests.contract.node_fixtures import (
     all_loops,
@@ -38,12 +38,8 @@ BLOCK_BYTES = 8 * MIB
 
 @pytest.fixture
 def bench(btrfs_pool: Path, tmp_path: Path) -> Iterator[Bench]:
-    with running_driver(btrfs_pool, tmp_path) as driver:
-        bench = Bench(driver, Kubelet(tmp_path / "kubelet"), btrfs_pool)
+    with bench_of(btrfs_pool, tmp_path) as bench:
         yield bench
-        if not driver.running:
-            driver.start()
-        bench.clean_up()
 
 
 def _attached(file: Path) -> str:

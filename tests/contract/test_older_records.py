@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.contract import requests
-from tests.contract.bench import Bench, read_bytes
+from tests.contract.bench import Bench, bench_of, read_bytes
 from tests.contract.kinds import DATA, KINDS, file_of, use_all, wipe
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import from_snapshot
-from tests.driver import running_driver
-from tests.kubelet import Kubelet
 
 pytestmark = pytest.mark.kernel
 
@@ -35,12 +33,8 @@ _FIRST_PARAMETERS = {"kind", "pool", "fs_type", "enforce_size", "thick"}
 
 @pytest.fixture
 def bench(btrfs_pool: Path, tmp_path: Path) -> Iterator[Bench]:
-    with running_driver(btrfs_pool, tmp_path) as driver:
-        bench = Bench(driver, Kubelet(tmp_path / "kubelet"), btrfs_pool)
+    with bench_of(btrfs_pool, tmp_path) as bench:
         yield bench
-        if not driver.running:
-            driver.start()
-        bench.clean_up()
 
 
 def _make_older(pool: Path) -> None:

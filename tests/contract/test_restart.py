@@ -3,13 +3,13 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from csi.v1 import csi_pb2 as pb
-from tests.contract import requests
-from tests.contract.bench import Bench, read_bytes, write_synced
+from tests.contract import kinds, requests
+from tests.contract.bench import Bench, bench_of, read_bytes, write_synced
+from tests.contract.kinds import Kind, file_of
 from tests.contract.node_fixtures import (
     entry_of,
     image_of,
@@ -21,8 +21,7 @@ from tests.contract.node_fixtures import (
 )
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import LEAST_BYTES, MIB, filesystem, from_snapshot, raw_block
-from tests.driver import Driver, running_driver
-from tests.kubelet import Kubelet
+from tests.driver import Driver
 
 pytestmark = pytest.mark.kernel
 
@@ -30,31 +29,13 @@ ANY = filesystem("")
 DATA = b"from before the restart"
 
 
-class Kind(NamedTuple):
-    """A sort of volume."""
-
-    size: int
-    capability: pb.VolumeCapability
-    parameters: dict[str, str]
-
-
-KINDS = {
-    "ext4": Kind(LEAST_BYTES["ext4"], filesystem("ext4"), {}),
-    "xfs": Kind(LEAST_BYTES["xfs"], filesystem("xfs"), {}),
-    "btrfs": Kind(LEAST_BYTES["btrfs"], filesystem("btrfs"), {}),
-    "block": Kind(8 * MIB, raw_block(), {}),
-    "directory": Kind(32 * MIB, ANY, {"kind": "directory"}),
-}
+KINDS = {"btrfs": Kind(LEAST_BYTES["btrfs"], filesystem("btrfs"), {})} | kinds.KINDS
 
 
 @pytest.fixture
 def bench(btrfs_pool: Path, tmp_path: Path) -> Iterator[Bench]:
-    with running_driver(btrfs_pool, tmp_path) as driver:
-        bench = Bench(driver, Kubelet(tmp_path / "kubelet"), btrfs_pool)
+    with bench_of(btrfs_pool, tmp_path) as bench:
         yield bench
-        if not driver.running:
-            driver.start()
-        bench.clean_up()
 
 
 def _end(driver: Driver, how: str) -> None:
@@ -62,11 +43,6 @@ def _end(driver: Driver, how: str) -> None:
         driver.kill()
     else:
         driver.stop_cleanly()
-
-
-def _file(target: Path) -> Path:
-    """Where data goes: into a file, or onto the device itself."""
-    return target / "file" if target.is_dir() else target
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
@@ -77,12 +53,12 @@ def test_everything_in_use_is_found_again(bench: Bench, how: str) -> None:
             size=kind.size, capability=kind.capability, parameters=kind.parameters
         ).volume_id
         targets[name] = bench.use(volumes[name], kind.capability)
-        write_synced(_file(targets[name]), DATA)
+        write_synced(file_of(targets[name]), DATA)
     mounts, loops = mounts_below(bench.kubelet.directory), loops_below(bench.pool)
 
     _end(bench.driver, how)
     for target in targets.values():  # pods do not notice
-        write_synced(_file(target), DATA[::-1])
+        write_synced(file_of(target), DATA[::-1])
     bench.driver.start()
 
     for name, kind in KINDS.items():
@@ -95,7 +71,7 @@ def test_everything_in_use_is_found_again(bench: Bench, how: str) -> None:
         bench.driver.node.NodePublishVolume(
             requests.publish(volumes[name], staging, targets[name], kind.capability)
         )
-        assert read_bytes(_file(targets[name]), len(DATA)) == DATA[::-1]
+        assert read_bytes(file_of(targets[name]), len(DATA)) == DATA[::-1]
         with refused(Code.FAILED_PRECONDITION, volumes[name]):
             bench.driver.controller.DeleteVolume(requests.delete_volume(volumes[name]))
     assert mounts_below(bench.kubelet.directory) == mounts
@@ -173,7 +149,7 @@ def test_a_reboot_while_the_driver_is_away_is_mended(bench: Bench) -> None:
         volumes[name] = bench.create(
             size=kind.size, capability=kind.capability, parameters=kind.parameters
         ).volume_id
-        write_synced(_file(bench.use(volumes[name], kind.capability)), DATA)
+        write_synced(file_of(bench.use(volumes[name], kind.capability)), DATA)
     bench.driver.kill()
     for mount in reversed(mounts_below(bench.kubelet.directory)):
         run("umount", mount.path)
@@ -183,7 +159,7 @@ def test_a_reboot_while_the_driver_is_away_is_mended(bench: Bench) -> None:
 
     for name, kind in KINDS.items():
         with bench.used(volumes[name], kind.capability) as target:
-            assert read_bytes(_file(target), len(DATA)) == DATA
+            assert read_bytes(file_of(target), len(DATA)) == DATA
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])

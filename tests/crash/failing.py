@@ -153,6 +153,7 @@ def fail_all(ground: Ground, scenario: Scenario, faults: Sequence[Fault]) -> int
     for done, fault in enumerate(faults, 1):
         try:
             failing.fail(fault)
+        # Whatever it is: a sweep has to tell at which fault it came.
         except Exception as violation:
             raise FaultError(str(fault), done, violation) from violation
         reached += failing.reached

@@ -8,7 +8,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
 import grpc
@@ -61,10 +60,9 @@ class Inside:
         self._behaviours: dict[str, Callable[[bytes], bytes]] = {}
         for service in services:
             descriptor = pb.DESCRIPTOR.services_by_name[service.__name__]
-            handler = calls.handlers(service(driver), descriptor, always=service is Identity)
-            for method in descriptor.methods:
-                path = f"/{descriptor.full_name}/{method.name}"
-                self._behaviours[method.name] = _behaviour(handler, path)
+            methods = calls.methods(service(driver), descriptor, always=service is Identity)
+            for name, handler in methods.items():
+                self._behaviours[name] = _behaviour(handler)
 
     def call(self, rpc: str, request: bytes) -> Answer:
         """Makes a call."""
@@ -74,12 +72,11 @@ class Inside:
             return Answer(aborted.code, aborted.message, b"")
 
 
-def _behaviour(handler: grpc.GenericRpcHandler, path: str) -> Callable[[bytes], bytes]:
-    found: Any = handler.service(SimpleNamespace(method=path, invocation_metadata=()))
+def _behaviour(handler: Any) -> Callable[[bytes], bytes]:
     context = _Context()
-    if found.response_streaming:
-        return lambda request: b"".join(found.unary_stream(request, context))
-    behaviour: Callable[[bytes, Any], bytes] = found.unary_unary
+    if handler.response_streaming:
+        return lambda request: b"".join(handler.unary_stream(request, context))
+    behaviour: Callable[[bytes, Any], bytes] = handler.unary_unary
     return lambda request: behaviour(request, context)
 
 

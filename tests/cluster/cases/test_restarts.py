@@ -1,6 +1,7 @@
 """Pods and data outlive the end of what serves them: the driver, its image, kubelet and node."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -138,7 +139,7 @@ def test_pods_come_back_with_their_data_when_their_node_has_lost_its_power(
     for name, (uid, restarts) in lives.items():
         # Until the kubelet has started it again, the cluster thinks that it runs.
         namespace.wait_until(
-            lambda name=name, restarts=restarts: _life(namespace, name)[1] > restarts,  # type: ignore[misc]
+            partial(_has_started_again, namespace, name, restarts),
             RECOVERED_S,
             f"the pod {name} to be started again",
         )
@@ -171,6 +172,10 @@ def _wait_first(namespace: Namespace, kind: str, field: str) -> None:
         return any(field in each["spec"] or field in each.get("status", {}) for each in found)
 
     namespace.wait_until(is_there, BEGUN_S, f"the first of {kind} to have {field}")
+
+
+def _has_started_again(namespace: Namespace, pod_name: str, restarts: int) -> bool:
+    return _life(namespace, pod_name)[1] > restarts
 
 
 def _life(namespace: Namespace, name: str) -> tuple[str, int]:
