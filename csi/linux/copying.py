@@ -100,7 +100,12 @@ def copy_sparse(
 
 def allocated_bytes(fd: int) -> int:
     """Returns the bytes that a file takes on its disk, shared ones included."""
-    return os.fstat(fd).st_blocks * 512
+    return bytes_of_blocks(os.fstat(fd))
+
+
+def bytes_of_blocks(status: os.stat_result) -> int:
+    """Is `allocated_bytes` of a file whose state is known already."""
+    return status.st_blocks * 512
 
 
 def is_hole(fd: int, position: int) -> bool:

@@ -170,6 +170,11 @@ def grown(folder: int, present_bytes: int, size_bytes: int, *, thick: bool) -> I
         os.close(image)
 
 
+def image_status(folder: int) -> os.stat_result:
+    """Returns the state of the image of an open entry; a link in its place is not followed."""
+    return os.stat(IMAGE_NAME, dir_fd=folder, follow_symlinks=False)
+
+
 def mend_length(folder: int, size_bytes: int) -> int:
     """Cuts an image that is longer than its record says, as growth leaves it that was cut off.
 

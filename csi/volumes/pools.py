@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from csi.errors import NoRoom, NotFound, NotNow
-from csi.linux.copying import allocated_bytes
+from csi.linux.copying import bytes_of_blocks
 from csi.model import Group, Kind, Record, Snapshot, Volume
 from csi.pool import ids
 from csi.pool.image import IMAGE_NAME, PARTIAL_NAME
@@ -176,7 +176,7 @@ def enter_volume(depot: Depot, volume: Volume) -> None:
     One that cannot be measured now is measured at the next question.
     """
     try:
-        entry = volume_entry(depot.pool, volume)
+        entry = volume_entry(volume, measure_volume(depot.pool, volume))
     except OSError:
         entry = Entry(_promised(volume), backed=is_backed(volume))
         depot.ledger.watch(ids.key_of(volume.id), lambda: measure_volume(depot.pool, volume))
@@ -193,9 +193,9 @@ def enter_snapshot(depot: Depot, snapshot: Snapshot) -> None:
     depot.ledger.put(ids.key_of(snapshot.id), entry)
 
 
-def volume_entry(pool: Pool, volume: Volume) -> Entry:
-    """Returns what the ledger holds of a volume, measured now."""
-    return Entry(_promised(volume), measure_volume(pool, volume), backed=is_backed(volume))
+def volume_entry(volume: Volume, own_bytes: int) -> Entry:
+    """Returns what the ledger holds of a volume that has so much allocated for itself alone."""
+    return Entry(_promised(volume), own_bytes, backed=is_backed(volume))
 
 
 def _promised(volume: Volume) -> int:
@@ -215,8 +215,12 @@ def measure_volume(pool: Pool, volume: Volume) -> int:
             return 0
         return pool.limits.used_bytes(volume.quota_number)
     name = PARTIAL_NAME if volume.copying else IMAGE_NAME
-    with pool.volumes.opened(ids.key_of(volume.id), name, os.O_RDONLY) as image:
-        return max(0, allocated_bytes(image) - volume.borrowed_bytes)
+    return own_image_bytes(volume, pool.volumes.status(ids.key_of(volume.id), name))
+
+
+def own_image_bytes(volume: Volume, image: os.stat_result) -> int:
+    """Returns the bytes that an image, of which this is the state, has for its volume alone."""
+    return max(0, bytes_of_blocks(image) - volume.borrowed_bytes)
 
 
 def snapshot_entry(pool: Pool, snapshot: Snapshot) -> Entry:
@@ -232,5 +236,4 @@ def measure_snapshot(pool: Pool, snapshot: Snapshot) -> int:
     if snapshot.shared:
         return 0
     name = PARTIAL_NAME if snapshot.copying else IMAGE_NAME
-    with pool.snapshots.opened(ids.key_of(snapshot.id), name, os.O_RDONLY) as image:
-        return allocated_bytes(image)
+    return bytes_of_blocks(pool.snapshots.status(ids.key_of(snapshot.id), name))

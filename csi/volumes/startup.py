@@ -8,6 +8,7 @@ the trash, copies begin again, and the ledger is counted up from records and all
 from __future__ import annotations
 
 import logging
+import os
 
 from csi.errors import NotNow
 from csi.linux import loop, mounts
@@ -15,14 +16,21 @@ from csi.linux.freeze import thaw
 from csi.model import Kind, Volume
 from csi.pool import directory, ids
 from csi.pool.frozen_note import read_frozen_note
-from csi.pool.image import IMAGE_NAME, mend_length
+from csi.pool.image import IMAGE_NAME, image_status, mend_length
 from csi.pool.image_growth import drop_copy
-from csi.pool.shelf import FileId
+from csi.pool.pool import Pool
 from csi.volumes import presence
 from csi.volumes.capacity import Entry
 from csi.volumes.devices import opened_mount
 from csi.volumes.groups import discard_member
-from csi.volumes.pools import Depot, Found, snapshot_entry, volume_entry
+from csi.volumes.pools import (
+    Depot,
+    Found,
+    measure_volume,
+    own_image_bytes,
+    snapshot_entry,
+    volume_entry,
+)
 from csi.volumes.staging import watch
 from csi.volumes.stale import detach_stale
 
@@ -40,7 +48,6 @@ def recover(depot: Depot) -> None:
     _report_unheld(depot)
     _abandon_unfinished(depot)
     _drop_memberless(depot)
-    _mend_images(depot)
     detach_stale(depot.pool)
     _count(depot)
 
@@ -100,44 +107,28 @@ def _drop_memberless(depot: Depot) -> None:
             _log.info("a member without a group was swept", extra={"snapshot_id": snapshot.id})
 
 
-def _mend_images(depot: Depot) -> None:
-    """Puts right what growth leaves that was cut off: a clone, a length that no record knows."""
-    pool = depot.pool
-    for volume in pool.volumes.values():
-        if volume.kind is not Kind.IMAGE or volume.copying:
-            continue
-        try:
-            with pool.volumes.opened(ids.key_of(volume.id)) as folder:
-                if volume.fs_type == "ext4":
-                    drop_copy(folder)
-                excess = mend_length(folder, volume.size_bytes)
-        except OSError:
-            continue  # counting it tells what is wrong
-        if excess:
-            _log.error(
-                "the image of a volume has another length than its record says",
-                extra={"volume_id": volume.id, "excess_bytes": excess},
-            )
-
-
 def _count(depot: Depot) -> None:
+    """Looks at the data of each entry once: mends it, counts it, and sees whether it is in use."""
     pool, ledger = depot.pool, depot.ledger
-    files = {(device.backing_device, device.backing_inode) for device in loop.bound()}
-    device, root = pool.place
-    shown = {mount.root for mount in mounts.read_mounts() if mount.device == device}
+    in_use = _InUse(pool)
     for volume in pool.volumes.values():
         key = ids.key_of(volume.id)
         try:
-            ledger.put(key, volume_entry(pool, volume))
-            if files and _has_loop(depot, volume, files):
-                watch(Found(depot, volume))
+            if volume.kind is Kind.IMAGE and not volume.copying:
+                image = _look_at_image(depot, volume, key)
+                ledger.put(key, volume_entry(volume, own_image_bytes(volume, image)))
+                used = in_use.by_loop(image)
+            else:
+                ledger.put(key, volume_entry(volume, measure_volume(pool, volume)))
+                used = in_use.by_mount(key)
         except OSError as error:
             ledger.put(key, Entry(volume.size_bytes))
+            used = in_use.by_mount(key)
             _log.error(
                 "the data of a volume cannot be read",
                 extra={"volume_id": volume.id, "reason": str(error)},
             )
-        if f"{root}/{pool.volumes.folder}/{key}/{directory.DATA_NAME}" in shown:
+        if used:
             watch(Found(depot, volume))
     for key in pool.volumes.damaged:
         ledger.put(key, Entry(_size_of_damaged(depot, key)))
@@ -152,10 +143,38 @@ def _count(depot: Depot) -> None:
             )
 
 
-def _has_loop(depot: Depot, volume: Volume, files: set[FileId]) -> bool:
-    if volume.kind is not Kind.IMAGE or volume.copying:
-        return False
-    return depot.pool.volumes.file_id(ids.key_of(volume.id), IMAGE_NAME) in files
+class _InUse:
+    """What is attached and mounted as the driver starts."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._files = {(device.backing_device, device.backing_inode) for device in loop.bound()}
+        device, root = pool.place
+        self._roots = {mount.root for mount in mounts.read_mounts() if mount.device == device}
+        self._entries = f"{root}/{pool.volumes.folder}"
+
+    def by_loop(self, image: os.stat_result) -> bool:
+        """Whether a loop device lies on an image."""
+        return (image.st_dev, image.st_ino) in self._files
+
+    def by_mount(self, key: str) -> bool:
+        """Whether the directory of a volume is mounted somewhere."""
+        return f"{self._entries}/{key}/{directory.DATA_NAME}" in self._roots
+
+
+def _look_at_image(depot: Depot, volume: Volume, key: str) -> os.stat_result:
+    """Puts right what growth leaves that was cut off: a clone, a length that no record knows."""
+    with depot.pool.volumes.opened(key) as folder:
+        if volume.fs_type == "ext4":
+            drop_copy(folder)
+        image = image_status(folder)
+        if image.st_size == volume.size_bytes:
+            return image
+        if excess := mend_length(folder, volume.size_bytes):
+            _log.error(
+                "the image of a volume has another length than its record says",
+                extra={"volume_id": volume.id, "excess_bytes": excess},
+            )
+        return image_status(folder)
 
 
 def _size_of_damaged(depot: Depot, key: str) -> int:
