@@ -47,7 +47,10 @@ def _snapshot(entry: Path, record: dict[str, Any], groups: dict[int, int]) -> tu
 
 
 def _blocks(entry: Path) -> int:
-    return next(path for path in entry.glob("disk.img*")).stat().st_blocks * 512
+    # What growth leaves beside it that was cut off is on the disk, and no block of the volume.
+    image = entry / "disk.img"
+    partial = entry / "disk.img.partial"
+    return (image if image.exists() else partial).stat().st_blocks * 512
 
 
 def _is_btrfs(pool: Path) -> bool:
