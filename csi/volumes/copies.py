@@ -7,7 +7,6 @@ copy begins again, before anything else is served.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -90,15 +89,17 @@ class Copies:
         for depot in self._pools.depots:
             for volume in depot.pool.volumes.values():
                 if volume.copying:
-                    with contextlib.suppress(OperationPending):
-                        self.ensure_volume(depot, volume)
+                    self.ensure_volume(depot, volume)
             for snapshot in depot.pool.snapshots.values():
                 if snapshot.copying:
-                    with contextlib.suppress(OperationPending):
-                        self.ensure_snapshot(depot, snapshot)
+                    self.ensure_snapshot(depot, snapshot)
 
     def ensure_volume(self, depot: Depot, volume: Volume) -> None:
-        """Begins the copy into a volume again if it has failed, for want of room perhaps."""
+        """Begins the copy into a volume again if it has failed, for want of room perhaps.
+
+        Not where somebody else works on the volume or its source: he begins it just now, takes it
+        away, or makes way for a later try.
+        """
         source = volume.source
         if source is None or self._jobs.is_running(ids.key_of(volume.id)):
             return
@@ -112,7 +113,10 @@ class Copies:
             return
         lock = f"{source.type}:{origin.key}"
         key = ids.key_of(volume.id)
-        hold = self._locks.many([f"volume:{key}"], [lock], volume.id)
+        try:
+            hold = self._locks.many([f"volume:{key}"], [lock], volume.id)
+        except OperationPending:
+            return
         present = depot.pool.volumes.peek(key)
         if present is None or not present.copying:
             hold.release()  # it became whole, or was deleted, before it was locked
@@ -120,7 +124,7 @@ class Copies:
         self.start_volume(depot, present, origin, hold)
 
     def ensure_snapshot(self, depot: Depot, snapshot: Snapshot) -> None:
-        """Begins the copy into a snapshot again if it has failed."""
+        """Begins the copy into a snapshot again if it has failed; see `ensure_volume`."""
         if self._jobs.is_running(ids.key_of(snapshot.id)):
             return
         try:
@@ -131,7 +135,10 @@ class Copies:
             )
             return
         key = ids.key_of(snapshot.id)
-        hold = self._locks.many([f"snapshot:{key}"], [f"volume:{origin.key}"], snapshot.id)
+        try:
+            hold = self._locks.many([f"snapshot:{key}"], [f"volume:{origin.key}"], snapshot.id)
+        except OperationPending:
+            return
         present = depot.pool.snapshots.peek(key)
         if present is None or not present.copying:
             hold.release()
