@@ -4,8 +4,11 @@ import time
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from tests.cluster.cases.driver import DriverPod, driver_pods
-from tests.cluster.cases.objects import DRIVER, shipped_class
+from tests.cluster.cases.namespaces import Namespace
+from tests.cluster.cases.objects import DRIVER, claim, shipped_class
 from tests.cluster.installation import NAMESPACE
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.waiting import wait_until
@@ -46,6 +49,25 @@ def test_the_capacity_of_each_class_is_what_its_pool_can_promise(kubectl: Kubect
     while problem := _wrong_capacity(kubectl):
         assert time.monotonic() < deadline, problem
         time.sleep(2)
+
+
+def test_a_claim_says_from_the_start_which_driver_makes_its_volume(
+    kubectl: Kubectl, namespace: Namespace
+) -> None:
+    if kubectl.try_run("get", "mutatingadmissionpolicy", f"{NAMESPACE}-provisioner").returncode:
+        pytest.skip("before Kubernetes 1.36 kube-controller-manager alone says it")
+    bound = claim("bound", shipped_class("xfs"), "300Mi")
+    bound["spec"]["volumeName"] = "a-volume-that-is-made-by-hand"
+    namespace.apply(claim("new", shipped_class("xfs"), "300Mi"), bound)
+
+    said = {
+        name: namespace.get("pvc", name)["metadata"].get("annotations", {})
+        for name in ("new", "bound")
+    }
+
+    key = "volume.kubernetes.io/storage-provisioner"
+    assert said["new"].get(key) == DRIVER
+    assert key not in said["bound"], "nothing is to be made for it"
 
 
 def _unready(kubectl: Kubectl) -> list[str]:
