@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import select
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from csi.linux import syscalls
 from csi.linux.paths import is_mount_root
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _UMOUNT_NOFOLLOW = 8
+_LOOKED_AT_S = 0.5
+_PAUSE_S = 0.002
 _STACK_LIMIT = 1000
 _READ_TRIES = 5
 _READ_BYTES = 1 << 14
@@ -192,6 +195,27 @@ def bind_mount(
         syscalls.move_mount(tree, target_fd)
     finally:
         os.close(tree)
+
+
+def once_free(call: Callable[[], None]) -> None:
+    """Makes a call that mounts or unmounts, again while it is EBUSY, half a second at most.
+
+    Whoever only looks at a mount keeps it busy for that moment: it cannot be unmounted, or its
+    filesystem is still there when it is to be mounted in another way.
+
+    Raises:
+        OSError: EBUSY when it stays so, and what the call raises.
+    """
+    deadline = time.monotonic() + _LOOKED_AT_S
+    while True:
+        try:
+            call()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(_PAUSE_S)
 
 
 def unmount(target: str) -> None:

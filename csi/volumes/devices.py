@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
-from csi.errors import NotNow, ProgramFailed, Unavailable
+from csi.errors import NotNow, OperationPending, ProgramFailed, Unavailable
 from csi.linux import loop, mounts
 from csi.linux.bounded import FilesystemHeld
 from csi.linux.filesystems import probe
@@ -224,8 +224,10 @@ def _mount_device(
     if context:
         options.append(context_option(context))
     with _explained(volume, device, context):
-        mounts.mount_filesystem(
-            device, target, volume.fs_type, options=options, read_only=read_only
+        mounts.once_free(
+            lambda: mounts.mount_filesystem(
+                device, target, volume.fs_type, options=options, read_only=read_only
+            )
         )
     if orphan:
         _thaw(path)  # somebody unmounted it by hand while it was frozen
@@ -245,6 +247,7 @@ def _explained(volume: Volume, device: str, context: str) -> Iterator[None]:
 
     Raises:
         NotNow: It is damaged, something else is on it, or it does not go with the SELinux context.
+        OperationPending: It is mounted already, read-only for writing or the other way round.
     """
     try:
         yield
@@ -254,6 +257,11 @@ def _explained(volume: Volume, device: str, context: str) -> Iterator[None]:
                 f"the {volume.fs_type} of volume {volume.id} is damaged and cannot be mounted "
                 f"({os.strerror(error.errno)}): restore it from a snapshot, or have its image "
                 "repaired"
+            ) from error
+        if error.errno == errno.EBUSY:
+            raise OperationPending(
+                f"the {volume.fs_type} of volume {volume.id} is still mounted in another way, "
+                "where this driver does not see it; try again"
             ) from error
         if error.errno != errno.EINVAL:
             raise

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import time
 
 from csi.errors import AlreadyExists, NotNow, OperationPending, UnsupportedRequest
 from csi.linux import mounts
@@ -24,8 +23,6 @@ from csi.volumes.presence import Presence
 from csi.volumes.tools import Tools
 
 DEVICE_NAME = "device"
-_LOOKED_AT_S = 0.5
-_PAUSE_S = 0.002
 _BUSY = frozenset({errno.EBUSY, errno.EINVAL})
 _COMPARED = frozenset({"ro", "noexec", "noatime", "nodiratime"})
 """Options of a mount that the kernel shows as they were given."""
@@ -186,11 +183,11 @@ def take_away(volume_id: str, path: str, present: Presence | None) -> None:
 
 def _unmount_layers(path: str, present: Presence) -> None:
     while present.directory_shows_at(path):
-        _unmount(path)
+        mounts.once_free(lambda: mounts.unmount(path))
     if targets.is_mounted(path):
         for _ in range(present.layers_at(path)):
             devices.thaw_before_last(present, path)
-            _unmount(path)
+            mounts.once_free(lambda: mounts.unmount(path))
 
 
 def watch(found: Found[Volume]) -> None:
@@ -234,17 +231,3 @@ def _leave_alone(volume_id: str, path: str) -> None:
             raise NotNow(
                 f"volume {volume_id} does not exist, and what is mounted at {place} is left alone"
             )
-
-
-def _unmount(path: str) -> None:
-    """Unmounts a path, which whoever looks at it just then keeps busy for that moment."""
-    deadline = time.monotonic() + _LOOKED_AT_S
-    while True:
-        try:
-            mounts.unmount(path)
-        except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise
-        else:
-            return
-        time.sleep(_PAUSE_S)

@@ -26,7 +26,8 @@ from tests.contract.node_fixtures import (
     loops_over,
     run,
 )
-from tests.contract.requests import GIB, MIB, raw_block
+from tests.contract.refusals import Code, refused
+from tests.contract.requests import GIB, MIB, filesystem, raw_block
 from tests.disks import mounted_filesystem
 from tests.driver import create_pool, running_driver
 from tests.kubelet import Kubelet
@@ -147,6 +148,24 @@ def test_a_volume_that_others_have_mounted_is_left_alone(bench: Bench) -> None:
         bench.driver.restart()
 
         assert loops_over(image_of(bench.pool, volume_id)) == before
+
+
+def test_a_filesystem_that_others_hold_mounted_for_writing_is_asked_for_again(bench: Bench) -> None:
+    """The kernel mounts no filesystem for reading that is mounted for writing somewhere."""
+    volume_id, node = bench.create().volume_id, bench.driver.node
+    staging = bench.kubelet.staging_path(volume_id)
+    node.NodeStageVolume(requests.stage(volume_id, staging, filesystem()))
+    (loop,) = loops_over(image_of(bench.pool, volume_id))
+    reading = requests.stage(volume_id, staging, filesystem(mode=requests.READER))
+    with _mounted_elsewhere(loop.device):
+        with refused(Code.UNAVAILABLE, "in a mount namespace of its own"):
+            node.NodeUnstageVolume(requests.unstage(volume_id, staging))
+
+        with refused(Code.ABORTED, "mounted in another way", "try again"):
+            node.NodeStageVolume(reading)
+
+    node.NodeStageVolume(reading)
+    node.NodeUnstageVolume(requests.unstage(volume_id, staging))
 
 
 @contextlib.contextmanager

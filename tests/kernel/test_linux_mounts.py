@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,33 @@ def bind(
 def mount_at(target: Path) -> mounts.Mount:
     """The topmost mount there."""
     return [mount for mount in mounts.read_mounts() if mount.target == str(target)][-1]
+
+
+class TestOnceFree:
+    """A mount that somebody only looks at is busy for that moment, and no longer."""
+
+    def test_what_is_let_go_of_is_unmounted(self, image: Path, place: Path) -> None:
+        mount_image(image, place, "ext4")
+        looking = os.open(place, os.O_RDONLY)
+        look_away = threading.Timer(0.1, os.close, (looking,))
+        look_away.start()
+        try:
+            mounts.once_free(lambda: mounts.unmount(str(place)))
+        finally:
+            look_away.join()
+        assert not is_mount_root(str(place))
+
+    def test_what_is_not_is_told(self, image: Path, place: Path) -> None:
+        mount_image(image, place, "ext4")
+        with opened(place, os.O_RDONLY), pytest.raises(OSError, match="busy") as caught:
+            mounts.once_free(lambda: mounts.unmount(str(place)))
+        assert caught.value.errno == errno.EBUSY
+
+    def test_what_else_fails_is_told_at_once(self, place: Path) -> None:
+        begin = time.monotonic()
+        with pytest.raises(OSError, match="Invalid"):
+            mounts.once_free(lambda: mounts.unmount(str(place)))
+        assert time.monotonic() - begin < 0.4
 
 
 class TestMountFilesystem:
