@@ -18,6 +18,10 @@ from csi.linux import subvolume as subvolumes
 from csi.linux.paths import open_beneath
 from csi.pool.directory import DATA_NAME, opened_data
 
+_NO_GROUP_TO_REMOVE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENOTCONN, errno.EBUSY}
+)
+"""There is no directory, it is something else, there are no quotas, or the group is in use."""
 _REST = 50
 """How much longer than a look at all groups the time until the next one is."""
 
@@ -87,12 +91,17 @@ class GroupLimits:
 def forget_group_of(trash: int, name: str) -> None:
     """Removes the group of a subvolume that waits in the trash; none, or one in use, is fine.
 
-    Once the subvolume is gone nobody knows its number any more.
+    Raises:
+        OSError: It is still there. Once the subvolume is gone nobody knows its number any more, so
+            that has to wait.
     """
-    with contextlib.suppress(OSError):
+    try:
         data = open_beneath(trash, f"{name}/{DATA_NAME}", os.O_RDONLY | os.O_DIRECTORY)
         try:
             if subvolumes.is_subvolume(data):
                 quota.remove_group(trash, subvolumes.subvolume_id(data))
         finally:
             os.close(data)
+    except OSError as error:
+        if error.errno not in _NO_GROUP_TO_REMOVE:
+            raise

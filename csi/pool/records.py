@@ -63,6 +63,8 @@ def write_record(folder: int, record: Record, durability: Durability) -> None:
 
 def drop_unfinished(folder: int) -> None:
     """Removes what a write that was cut off has left in the open folder."""
+    # btrfs lists what was there when the folder was opened, or rewound.
+    os.lseek(folder, 0, os.SEEK_SET)
     for name in os.listdir(folder):
         if name.startswith(f".{RECORD_NAME}."):
             with contextlib.suppress(FileNotFoundError):

@@ -167,7 +167,8 @@ class Shelf(Generic[R]):
 
         Raises:
             OSError: The old one stands.
-            Unavailable: Nobody knows which of the two stands; the old one counts.
+            Unavailable: Nobody knows which of the two stands, or what was begun is still there; the
+                old one counts.
         """
         self._before_writing()
         key = ids.key_of(record.id)
@@ -252,18 +253,19 @@ class Shelf(Generic[R]):
             ) from error
 
     def _put_back(self, folder: int, key: str, error: OSError) -> None:
-        """Makes sure that the old record stands after a new one could not be written."""
+        """Makes sure that the old record stands, and alone, after a new one was not written."""
         old = self.index.get(key)
         if old is None:
             return
         try:
+            records.drop_unfinished(folder)
             if records.read_record(folder, records.RECORD_NAME, self._record_type) != old:
                 records.write_record(folder, old, self._durability)
                 self._durability.names(folder)
         except (OSError, records.DamagedRecordError) as failure:
             raise Unavailable(
-                f"the record of {old.id} could not be written ({error.strerror}), and nobody knows "
-                f"whether the old one stands: {failure}"
+                f"the record of {old.id} could not be written ({error.strerror}), and the old one "
+                f"not be put back for certain: {failure}"
             ) from error
 
     def _read(self, folder: int, key: str) -> R:

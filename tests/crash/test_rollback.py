@@ -47,6 +47,11 @@ def last(what: str, points: list[Point]) -> Point:
         # It lies in the trash already, and whoever asks again must not trip over that.
         ("DeleteVolume", "block", "driver fsync", EIO, True),
         ("DeleteVolume", "block", "driver renameat2", EIO, False),
+        # Once a subvolume is gone nobody knows the number of its quota group any more.
+        ("DeleteVolume", "directory", "driver ioctl(BTRFS_IOC_QGROUP_ASSIGN", EIO, False),
+        ("DeleteVolume", "directory", "driver ioctl(BTRFS_IOC_QGROUP_CREATE", EIO, False),
+        # What was begun of the record cannot be removed either.
+        ("ControllerExpandVolume", "directory", "driver write", ENOSPC, True),
         # Members without their group.
         ("CreateVolumeGroupSnapshot", "block", "driver fsync", EIO, True),
         ("DeleteVolumeGroupSnapshot", "ext4", "driver renameat2", EIO, True),
