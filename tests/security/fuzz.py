@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from csi.linux import loop
 from csi.observe.logs import JsonLines, TextLines
 from csi.volumes import releases
 from tests.disks import mounted_filesystem, release
@@ -104,12 +105,21 @@ def world_in(folder: Path) -> Iterator[tuple[Inside, World]]:
         pools = []
         for name, fs_type in (("default", "xfs"), ("dirs", "btrfs")):
             path = stack.enter_context(mounted_filesystem(fs_type, folder, POOL_BYTES))
+            stack.callback(_detach_all, path)
             create_pool(path)
             pools.append((name, path))
         inside = stack.enter_context(running(pools, folder))
         stack.callback(release, folder / "kubelet")
         yield inside, World(inside, folder)
     assert digest(canary) == before, "something outside of the pools was changed"
+
+
+def _detach_all(pool: Path) -> None:
+    """Takes away the loop devices that a world leaves which was not closed after a violation."""
+    home = pool.stat().st_dev
+    for device in loop.bound():
+        if device.backing_device == home:
+            loop.detach_unmounted(device.path)
 
 
 def digest(folder: Path) -> str:
