@@ -6,6 +6,7 @@ import itertools
 import mmap
 import os
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -18,6 +19,7 @@ from csi.v1 import csi_pb2 as pb
 _ROOM = 1.25
 _EXTENT_BYTES = 4096
 _PROBE_EVERY_S = 0.01
+_STILL_S, _FREED_S = 0.5, 60.0
 _numbers = itertools.count(1)
 
 
@@ -61,6 +63,7 @@ class Copies:
     def measure(self, subject: Subject, samples: Samples) -> None:
         """Copies, and calls Probe all the while."""
         source = self._sources[subject.name]
+        copies: list[Life] = []
         with _Probing(subject, samples):
             with samples.timed("snapshot"):
                 snapshot = self._snapshot(subject, source)
@@ -68,15 +71,18 @@ class Copies:
                 from_snapshot = pb.VolumeContentSource(
                     snapshot=pb.VolumeContentSource.SnapshotSource(snapshot_id=snapshot)
                 )
-                self._copy(subject, samples, "restore", from_snapshot)
+                copies.append(self._copy(subject, samples, "restore", from_snapshot))
                 if subject.client.clones:
                     from_volume = pb.VolumeContentSource(
                         volume=pb.VolumeContentSource.VolumeSource(volume_id=source.volume_id)
                     )
-                    self._copy(subject, samples, "clone", from_volume)
+                    copies.append(self._copy(subject, samples, "clone", from_volume))
             finally:
                 with samples.timed("delete snapshot"):
                     subject.client.delete_snapshot(snapshot)
+                for copy in copies:
+                    copy.delete()
+        _wait_until_freed(subject)
 
     def finish(self, subject: Subject) -> None:
         """Takes the source away."""
@@ -87,11 +93,11 @@ class Copies:
 
     def _copy(
         self, subject: Subject, samples: Samples, series: str, source: pb.VolumeContentSource
-    ) -> None:
+    ) -> Life:
         life = Life(subject.client, self._sized(subject), _name(series), subject.folder)
         with samples.timed(series):
             life.create(source)
-        life.delete()
+        return life
 
     def _snapshot(self, subject: Subject, source: Life) -> str:
         name = _name("snapshot")
@@ -135,6 +141,20 @@ class _Probing:
                     self._subject.client.identity.Probe(pb.ProbeRequest(), timeout=60)
             except grpc.RpcError as error:
                 self._samples.fail(f"Probe {error.code().name}")
+
+
+def _wait_until_freed(subject: Subject) -> None:
+    """Waits until the capacity stands still: freeing many extents would slow the next copy."""
+    deadline = time.monotonic() + _FREED_S
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < _STILL_S and time.monotonic() < deadline:
+        try:
+            answer = subject.client.controller.GetCapacity(pb.GetCapacityRequest(), timeout=60)
+        except grpc.RpcError:
+            return  # it does not tell
+        if answer.available_capacity != before:
+            before, since = answer.available_capacity, time.monotonic()
+        time.sleep(_PROBE_EVERY_S)
 
 
 def _name(what: str) -> str:
