@@ -6,11 +6,13 @@ from unittest.mock import Mock, patch
 
 import pytest
 
+from csi.model import SourceType
 from csi.pool import ids
 from csi.volumes.copies import Copies
 from csi.volumes.locks import Locks
 
 VOLUME = "vol-14d4d0f3ba72-7e01f3890333938ffc7ac4f08fdecd58-dbb9219250"
+CLONE = "vol-14d4d0f3ba72-46100110b6c217077956a63b3515572c-22382cb7e8"
 SNAPSHOT = "snap-e77bdb39b365-46100110b6c217077956a63b3515572c-22382cb7e8"
 
 
@@ -57,3 +59,18 @@ def test_what_became_whole_meanwhile_is_left_alone() -> None:
     assert not ground.begins()
     with ground.locks.exclusive(f"snapshot:{ids.key_of(SNAPSHOT)}", "nobody else"):
         pass
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_volume_is_treated_alike(busy: bool) -> None:
+    ground = Ground()
+    key = ids.key_of(CLONE)
+    source = SimpleNamespace(type=SourceType.VOLUME, id=VOLUME)
+    clone: Any = SimpleNamespace(id=CLONE, source=source, copying=True)
+    ground.depot.pool.volumes.peek.return_value = clone
+    with (
+        ground.locks.exclusive(f"volume:{key}" if busy else "volume:another", "what is worked on"),
+        patch.object(ground.copies, "start_volume") as start,
+    ):
+        ground.copies.ensure_volume(ground.depot, clone)
+    assert start.called is not busy
