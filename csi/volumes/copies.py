@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 from csi.errors import DriverError, OperationPending
-from csi.model import Snapshot, SourceType, Volume
+from csi.model import Snapshot, Source, SourceType, Volume
 from csi.pool import ids, image
+from csi.pool.shelf import Shelf
 from csi.volumes import moments
 from csi.volumes.jobs import Jobs
 from csi.volumes.locks import Hold, Locks
@@ -27,6 +29,8 @@ from csi.volumes.pools import (
 )
 
 _log = logging.getLogger(__name__)
+
+_Record = TypeVar("_Record", Volume, Snapshot)
 
 SHORT_COPY_S = 1.0
 """How long a call waits for its copy, since most are short."""
@@ -100,50 +104,56 @@ class Copies:
         Not where somebody else works on the volume or its source: he begins it just now, takes it
         away, or makes way for a later try.
         """
-        source = volume.source
-        if source is None or self._jobs.is_running(ids.key_of(volume.id)):
+        if volume.source is None:
             return
-        try:
-            if source.type is SourceType.VOLUME:
-                origin = Origin.of_volume(self._pools.get_volume(source.id))
-            else:
-                origin = Origin.of_snapshot(self._pools.get_snapshot(source.id))
-        except DriverError as error:
-            _log.error("a copy cannot go on", extra={"volume_id": volume.id, "reason": str(error)})
-            return
-        lock = f"{source.type}:{origin.key}"
-        key = ids.key_of(volume.id)
-        try:
-            hold = self._locks.many([f"volume:{key}"], [lock], volume.id)
-        except OperationPending:
-            return
-        present = depot.pool.volumes.peek(key)
-        if present is None or not present.copying:
-            hold.release()  # it became whole, or was deleted, before it was locked
-            return
-        self.start_volume(depot, present, origin, hold)
+        self._ensure(
+            f"volume:{ids.key_of(volume.id)}",
+            volume,
+            volume.source,
+            depot.pool.volumes,
+            lambda present, origin, hold: self.start_volume(depot, present, origin, hold),
+        )
 
     def ensure_snapshot(self, depot: Depot, snapshot: Snapshot) -> None:
         """Begins the copy into a snapshot again if it has failed; see `ensure_volume`."""
-        if self._jobs.is_running(ids.key_of(snapshot.id)):
+        self._ensure(
+            f"snapshot:{ids.key_of(snapshot.id)}",
+            snapshot,
+            Source(type=SourceType.VOLUME, id=snapshot.source_volume_id),
+            depot.pool.snapshots,
+            lambda present, origin, hold: self.start_snapshot(depot, present, origin, hold),
+        )
+
+    def _ensure(
+        self,
+        lock: str,
+        record: _Record,
+        source: Source,
+        shelf: Shelf[_Record],
+        start: Callable[[_Record, Origin, Hold], None],
+    ) -> None:
+        key = ids.key_of(record.id)
+        if self._jobs.is_running(key):
             return
         try:
-            origin = Origin.of_volume(self._pools.get_volume(snapshot.source_volume_id))
+            origin = self._origin(source)
         except DriverError as error:
-            _log.error(
-                "a copy cannot go on", extra={"snapshot_id": snapshot.id, "reason": str(error)}
-            )
+            _log.error("a copy cannot go on", extra={"object_id": record.id, "reason": str(error)})
             return
-        key = ids.key_of(snapshot.id)
         try:
-            hold = self._locks.many([f"snapshot:{key}"], [f"volume:{origin.key}"], snapshot.id)
+            hold = self._locks.many([lock], [f"{source.type}:{origin.key}"], record.id)
         except OperationPending:
             return
-        present = depot.pool.snapshots.peek(key)
+        present = shelf.peek(key)
         if present is None or not present.copying:
-            hold.release()
+            hold.release()  # it became whole, or was deleted, before it was locked
             return
-        self.start_snapshot(depot, present, origin, hold)
+        start(present, origin, hold)
+
+    def _origin(self, source: Source) -> Origin:
+        if source.type is SourceType.VOLUME:
+            return Origin.of_volume(self._pools.get_volume(source.id))
+        return Origin.of_snapshot(self._pools.get_snapshot(source.id))
 
     def _start(
         self, key: str, object_id: str, copy: Callable[[image.KeepGoing], None], hold: Hold
