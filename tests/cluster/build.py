@@ -22,6 +22,7 @@ from tests.cluster.versions import (
     ALL_PROGRAMS,
     PARTS,
     SNAPSHOT_CLIENT,
+    SNAPSHOT_METADATA_CLIENT,
     Program,
 )
 from tests.sanity.build import parse_go_version
@@ -197,6 +198,12 @@ def module_folder(part: str, module: str) -> Path:
 def snapshot_crds() -> Path:
     """A folder for `kubectl apply -k`: the CRDs of snapshots and group snapshots, as pinned."""
     return module_folder("external-snapshotter", SNAPSHOT_CLIENT) / "config" / "crd"
+
+
+def changed_blocks_crds() -> Path:
+    """A folder for `kubectl apply -f`: the CRD of SnapshotMetadataService, as pinned."""
+    part = "external-snapshot-metadata"
+    return module_folder(part, SNAPSHOT_METADATA_CLIENT) / "config" / "crd"
 
 
 if __name__ == "__main__":

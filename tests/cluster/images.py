@@ -11,9 +11,10 @@ from pathlib import Path
 from tests.cluster.archives import File, Folder, Image, Link, write_archive
 from tests.cluster.build import cache_folder
 from tests.cluster.errors import ClusterError
-from tests.cluster.versions import PAUSE, SIDECARS, STAND_INS, Program
+from tests.cluster.versions import BACKUP, PAUSE, SIDECARS, STAND_INS, Program
 
 PAUSE_NAME = f"registry.k8s.io/pause:{PAUSE.version}"
+BACKUP_NAME = f"localhost/{BACKUP.name}:{BACKUP.version}"
 # The host's, by the name that the examples use: `busybox:stable`.
 BUSYBOX_NAME = "docker.io/library/busybox:stable"
 _USERS = b"root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/:/bin/sh\n"
@@ -33,17 +34,15 @@ def archives(programs: Mapping[str, Path]) -> list[Path]:
         programs: The compiled programs by their names.
 
     Returns:
-        One archive for each image: pause, busybox, and every sidecar.
+        One archive for each image: pause, busybox, every sidecar, and the tests' own tool.
     """
+    named = {sidecar_name(sidecar): sidecar for sidecar in SIDECARS}
+    named |= {PAUSE_NAME: PAUSE, BACKUP_NAME: BACKUP}
     made = [
-        _archive(programs[PAUSE.name], _program_image(PAUSE_NAME, PAUSE, programs)),
-        _busybox(),
+        _archive(programs[program.name], _program_image(name, program, programs))
+        for name, program in named.items()
     ]
-    made += [
-        _archive(programs[sidecar.name], _program_image(sidecar_name(sidecar), sidecar, programs))
-        for sidecar in SIDECARS
-    ]
-    return made
+    return [*made, _busybox()]
 
 
 def _program_image(name: str, program: Program, programs: Mapping[str, Path]) -> Image:

@@ -155,6 +155,14 @@ def test_the_definitions_of_snapshots_are_those_that_the_manifests_name() -> Non
     assert f"?ref={pinned}" in named.read_text(encoding="utf-8")
 
 
+def test_the_definition_of_changed_blocks_is_the_one_that_the_manifests_name() -> None:
+    named = REPOSITORY / "deploy" / "changed-blocks" / "crds" / "kustomization.yaml"
+    pinned = versions.pinned_version(
+        "external-snapshot-metadata", versions.SNAPSHOT_METADATA_CLIENT
+    )
+    assert f"/tags/client/{pinned}/" in named.read_text(encoding="utf-8")
+
+
 # ---- Builds
 
 

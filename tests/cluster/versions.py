@@ -21,6 +21,8 @@ ATTACHER = f"{_SIDECARS}/external-attacher/v4"
 RESIZER = f"{_SIDECARS}/external-resizer/v2"
 SNAPSHOTTER = f"{_SIDECARS}/external-snapshotter/v8"
 SNAPSHOT_CLIENT = f"{_SIDECARS}/external-snapshotter/client/v8"
+SNAPSHOT_METADATA = f"{_SIDECARS}/external-snapshot-metadata"
+SNAPSHOT_METADATA_CLIENT = f"{SNAPSHOT_METADATA}/client"
 STAND_INS = "csi-local-path/tests/cluster/parts/standins"
 
 # A go.mod cannot name the releases of these: the tags of the first two are v2 and their module
@@ -114,6 +116,13 @@ KUBELET = _kubernetes("kubelet")
 KUBECTL = _kubernetes("kubectl")
 ETCD_SERVER = Program("etcd", "etcd", ETCD, ETCD)
 PAUSE = _stand_in("pause")
+# A tool of ours that a test runs in a pod.
+BACKUP = Program(
+    "backup",
+    "external-snapshot-metadata",
+    "csi-local-path/tests/cluster/parts/external-snapshot-metadata/backup",
+    SNAPSHOT_METADATA,
+)
 
 # The longest first, so that a failure shows early and the rest is quick by what it shares.
 KUBERNETES_PROGRAMS = (
@@ -132,8 +141,9 @@ SIDECARS = (
     _sidecar("snapshot-controller", "external-snapshotter", SNAPSHOTTER),
     _sidecar("csi-resizer", "external-resizer", RESIZER),
     _sidecar("csi-attacher", "external-attacher", ATTACHER),
+    _sidecar("csi-snapshot-metadata", "external-snapshot-metadata", SNAPSHOT_METADATA),
     _stand_in("csi-node-driver-registrar"),
     _stand_in("livenessprobe"),
     _stand_in("csi-external-health-monitor-controller"),
 )
-ALL_PROGRAMS = KUBERNETES_PROGRAMS + SIDECARS
+ALL_PROGRAMS = (*KUBERNETES_PROGRAMS, *SIDECARS, BACKUP)

@@ -5,18 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.build import snapshot_crds
+from tests.cluster.build import changed_blocks_crds, snapshot_crds
 from tests.cluster.installation import DEPLOY
 from tests.cluster.kubectl import Kubectl
 
 REPOSITORY = DEPLOY.parent
 SNAPSHOT_CONTROLLER = DEPLOY / "snapshot-controller"
 # Their definitions have to be fetched; those that are pinned for the cluster stand in for them.
-FETCHED = SNAPSHOT_CONTROLLER / "crds"
+FETCHED = (SNAPSHOT_CONTROLLER, SNAPSHOT_CONTROLLER / "crds", DEPLOY / "changed-blocks" / "crds")
 KUSTOMIZATIONS = sorted(
-    path.parent
-    for path in DEPLOY.rglob("kustomization.yaml")
-    if path.parent not in (FETCHED, SNAPSHOT_CONTROLLER)
+    path.parent for path in DEPLOY.rglob("kustomization.yaml") if path.parent not in FETCHED
 )
 PLAIN = [SNAPSHOT_CONTROLLER / "controller.yaml", *sorted((REPOSITORY / "examples").glob("*.yaml"))]
 _DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts")
@@ -47,6 +45,7 @@ def test_a_file_is_valid(kubectl: Kubectl, path: Path) -> None:
 
 def test_the_definitions_of_snapshots_are_valid(kubectl: Kubectl) -> None:
     kubectl.run(*_DRY_RUN, "--kustomize", str(snapshot_crds()))
+    kubectl.run(*_DRY_RUN, "--filename", str(changed_blocks_crds()))
 
 
 def test_what_the_api_server_does_not_know_is_refused(kubectl: Kubectl) -> None:
