@@ -7,7 +7,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from csi.linux import syscalls
+from csi.linux import processors, syscalls
 from csi.linux.paths import open_beneath
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def clone_file(source_fd: int, target_fd: int) -> None:
     Raises:
         OSError: EOPNOTSUPP or EXDEV where that cannot be done, ENOSPC.
     """
-    syscalls.ioctl(target_fd, _FICLONE, source_fd, name="FICLONE")
+    with processors.scattered():
+        syscalls.ioctl(target_fd, _FICLONE, source_fd, name="FICLONE")
 
 
 def can_clone(directory_fd: int) -> bool:

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from csi.errors import Unavailable
-from csi.linux import freezer, syscalls
+from csi.linux import freezer, processors, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,15 +98,16 @@ def thaw(fd: int) -> None:
 
 def _started(mount_fds: Sequence[int], bound_s: float) -> subprocess.Popen[bytes]:
     numbers = [str(fd) for fd in mount_fds]
-    return subprocess.Popen(
-        # Isolated and without site: it starts in 10 ms and imports nothing that is not Python's.
-        [sys.executable, "-I", "-S", freezer.__file__, str(bound_s), *numbers],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        pass_fds=mount_fds,
-        start_new_session=True,  # what ends the driver's process group must not end this
-    )
+    # Isolated and without site: it starts in 10 ms and imports nothing that is not Python's.
+    with processors.scattered():
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", freezer.__file__, str(bound_s), *numbers],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=mount_fds,
+            start_new_session=True,  # what ends the driver's process group must not end this
+        )
 
 
 def _wait_until_frozen(

@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from csi.errors import ProgramFailed
+from csi.linux import processors
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -61,17 +62,18 @@ def run(
 
 def _started(program: str, argv: Sequence[str], pass_fds: Sequence[int]) -> subprocess.Popen[str]:
     try:
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            env={"LC_ALL": "C", "PATH": _search_path()},
-            pass_fds=pass_fds,
-            start_new_session=True,  # a Ctrl-C at the driver's terminal is not for mkfs
-        )
+        with processors.scattered():
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                env={"LC_ALL": "C", "PATH": _search_path()},
+                pass_fds=pass_fds,
+                start_new_session=True,  # a Ctrl-C at the driver's terminal is not for mkfs
+            )
     except FileNotFoundError:
         package = _PACKAGES.get(program)
         where = f"; it is in the package {package}" if package else ""

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from csi.linux import processors
 from csi.rpc import endpoint as endpoints
 from csi.rpc.admission import Admission
 from csi.rpc.controller import Controller
@@ -105,7 +106,9 @@ class Server:
         at_controller += [CONTROLLER, GROUP_CONTROLLER, SNAPSHOT_METADATA]
         self._admission = Admission(workers - reserve)
         # Threads start with the calls that need them; an idle driver has none.
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rpc")
+        self._pool = ThreadPoolExecutor(
+            workers, thread_name_prefix="rpc", initializer=processors.gather
+        )
         self._sockets: list[Socket] = []
         self._health = health.HealthServicer()
         self._stopping = threading.Event()
@@ -133,8 +136,10 @@ class Server:
             self._announce(health_pb2.HealthCheckResponse.SERVING)
         else:
             threading.Thread(target=self._await_ready, name="readiness", daemon=True).start()
+        with processors.gathered():
+            for socket in self._sockets:
+                socket.server.start()
         for socket in self._sockets:
-            socket.server.start()
             _log.info("serving", extra={"endpoint": socket.path})
 
     def stop(self, grace_s: float) -> bool:

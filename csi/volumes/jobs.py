@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 
+from csi.linux import processors
 from csi.pool.image import KeepGoing
 
 _log = logging.getLogger(__name__)
@@ -20,7 +21,10 @@ class Jobs:
     """
 
     def __init__(self, workers: int = 2) -> None:
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="job")
+        # Its threads are started by those that serve calls, and stay in the kernel for long.
+        self._executor = ThreadPoolExecutor(
+            workers, thread_name_prefix="job", initializer=processors.scatter
+        )
         self._guard = threading.Lock()
         self._running: dict[str, tuple[Future[None], threading.Event]] = {}
         self._closed = False

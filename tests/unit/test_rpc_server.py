@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from csi.answers import CapacityFigures
 from csi.errors import PoolUnavailable, Unavailable
+from csi.model import Parameters
 from csi.rpc import endpoint as endpoints
 from csi.rpc.server import RESERVE, WORKERS, Server
 from csi.v1 import csi_pb2
@@ -208,6 +211,27 @@ def test_both_sockets_share_the_places(tmp_path: Path) -> None:
         assert caught.value.code() is grpc.StatusCode.ABORTED
         driver.script.gate.set()
         blocked.result(CALL_TIMEOUT_S)
+
+
+def test_calls_take_turns_on_one_processor(tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+
+    class Watched(FakeDriver):
+        def capacity(
+            self, parameters: Parameters, segments: Mapping[str, str] | None
+        ) -> CapacityFigures:
+            seen.append(os.sched_getaffinity(0))
+            return super().capacity(parameters, segments)
+
+    with served(Watched(), tmp_path) as client, ThreadPoolExecutor(4) as callers:
+        request = csi_pb2.GetCapacityRequest()
+        for call in [callers.submit(client.controller.GetCapacity, request) for _ in range(8)]:
+            call.result(CALL_TIMEOUT_S)
+    assert len(seen) == 8
+    assert {len(each) for each in seen} == {1}
+    assert len(set().union(*seen)) == 1
+    assert os.sched_getaffinity(0) == allowed
 
 
 # --- stop ------------------------------------------------------------------------------------
