@@ -60,11 +60,6 @@ def sync_directory(fd: int) -> None:
     syscalls.fsync(fd)
 
 
-def sync_filesystem(fd: int) -> None:
-    """Makes all of the filesystem that holds the descriptor durable. syncfs(2)."""
-    syscalls.syncfs(fd)
-
-
 def rename_noreplace(src_dir_fd: int, src: str, dst_dir_fd: int, dst: str) -> None:
     """Renames, and fails with EEXIST where there is something already. renameat2(2)."""
     syscalls.renameat2(src_dir_fd, src, dst_dir_fd, dst, syscalls.RENAME_NOREPLACE)

@@ -21,6 +21,7 @@ _SUBVOL_SETFLAGS = 0x4008941A
 _INO_LOOKUP = 0xD0009412
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _SYNC = 0x9408
+_START_SYNC, _WAIT_SYNC, _TRANSACTION_BYTES = 0x80089418, 0x40089416, 8
 
 _READ_ONLY = 1 << 1
 _SPEC_BY_ID = 1 << 4
@@ -129,6 +130,23 @@ def start_cleaning(fd: int) -> None:
     It does so in the background: some 50 ms a small one. ioctl BTRFS_IOC_SYNC.
     """
     syscalls.ioctl(fd, _SYNC, name="BTRFS_IOC_SYNC")
+
+
+def commit(fd: int) -> None:
+    """Commits to the disk what has been done to a btrfs so far, and waits for it.
+
+    Unlike syncfs(2) it does not write back what other files hold, which may be any amount of a
+    tenant's: only what is in the trees by now. ioctls BTRFS_IOC_START_SYNC and _WAIT_SYNC.
+
+    Raises:
+        OSError: EIO, EROFS and so on: it could not, and the filesystem takes nothing any more.
+    """
+    transaction = bytearray(_TRANSACTION_BYTES)
+    syscalls.ioctl(fd, _START_SYNC, transaction, name="BTRFS_IOC_START_SYNC")
+    syscalls.ioctl(fd, _WAIT_SYNC, transaction, name="BTRFS_IOC_WAIT_SYNC")
+    # Not every kernel's wait tells of a commit that failed; what such a one does is this.
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "BTRFS_IOC_WAIT_SYNC")
 
 
 def open_by_id(fd: int, subvolume_id: int) -> int:

@@ -62,7 +62,6 @@ def _numbered(number: int, *arguments: type) -> Callable[..., int]:
 _ioctl = _typed("ioctl", _int, _ulong, _pointer)
 _statx = _typed("statx", _int, _text, _int, _uint, _pointer)
 _renameat2 = _typed("renameat2", _int, _text, _int, _text, _uint)
-_syncfs = _typed("syncfs", _int)
 _fsync = _typed("fsync", _int)
 _sync_file_range = _typed("sync_file_range", _int, ctypes.c_int64, ctypes.c_int64, _uint)
 _fallocate = _typed("fallocate", _int, _int, ctypes.c_int64, ctypes.c_int64)
@@ -149,11 +148,6 @@ def _file_attributes(
         len(attributes),
         AT_SYMLINK_NOFOLLOW,
     )
-
-
-def syncfs(fd: int) -> None:
-    """Writes back the whole filesystem that a descriptor is on."""
-    _call("syncfs", None, _syncfs, fd)
 
 
 def fsync(fd: int) -> None:

@@ -25,8 +25,8 @@ import os
 from csi.linux import writeback
 from csi.linux.filesystems import has_journal
 from csi.linux.mounts import mount_containing
-from csi.linux.paths import sync_directory, sync_filesystem
-from csi.linux.subvolume import is_btrfs
+from csi.linux.paths import sync_directory
+from csi.linux.subvolume import commit, is_btrfs
 
 
 class _Order(enum.Enum):
@@ -55,7 +55,7 @@ class Durability:
     def names(self, *folders: int) -> None:
         """Makes durable what was done, the last of it in these open folders, in one step."""
         if self._order is _Order.TRANSACTIONS:
-            sync_filesystem(folders[0])
+            commit(folders[0])
             return
         for folder in folders[:1] if self._order is _Order.JOURNAL else folders:
             sync_directory(folder)

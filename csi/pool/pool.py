@@ -14,10 +14,16 @@ from typing import TypeVar
 from csi.errors import PoolUnavailable
 from csi.linux.copying import can_clone
 from csi.linux.mounts import mount_containing
-from csi.linux.paths import open_beneath, sync_filesystem
+from csi.linux.paths import open_beneath
 from csi.linux.project_quota import is_enforced
 from csi.linux.quota import simple_quotas_enabled
-from csi.linux.subvolume import is_btrfs, pending_bytes, start_cleaning, sysfs_folder
+from csi.linux.subvolume import (
+    commit,
+    is_btrfs,
+    pending_bytes,
+    start_cleaning,
+    sysfs_folder,
+)
 from csi.linux.usage import FilesystemUsage, filesystem_usage
 from csi.model import Group, Record, Snapshot, Volume
 from csi.pool import ids
@@ -154,7 +160,7 @@ class Pool:
         """
         if self.features.subvolumes:
             start_cleaning(self.fd)
-            sync_filesystem(self.fd)
+            commit(self.fd)
 
     def try_writing(self) -> None:
         """Writes something small, to learn whether the disk takes writes.

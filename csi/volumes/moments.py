@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from csi.errors import NotNow, UnsupportedRequest
-from csi.linux import loop
+from csi.linux import loop, subvolume
 from csi.linux.copying import allocated_bytes
 from csi.linux.freeze import Freeze, FreezeExpired, frozen
-from csi.linux.paths import sync_filesystem
 from csi.model import Access, Kind, Snapshot, Volume
 from csi.pool import directory, image
 from csi.pool.frozen_note import frozen_note
@@ -195,7 +194,7 @@ def take_directory(
         directory.snapshot(source, folder, read_only=read_only)
     number = limits.hold_new(folder, size_bytes) if limited and limits is not None else 0
     # Only then: btrfs charges what was written when it commits.
-    sync_filesystem(folder)
+    subvolume.commit(folder)
     return Taken(moment_ns, origin.held_bytes(), number)
 
 

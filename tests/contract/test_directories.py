@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from csi.linux.extents import first_extent_flags
 from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
@@ -21,12 +22,14 @@ from tests.contract.node_fixtures import (
 from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import MIB, filesystem, from_snapshot, from_volume, raw_block
+from tests.disks import opened
 
 pytestmark = pytest.mark.kernel
 
 DIRECTORY = {"kind": "directory"}
 UNENFORCED = {"kind": "directory", "enforceSize": "false"}
 SIZE = 32 * MIB
+DELAYED = 0x4  # FIEMAP_EXTENT_DELALLOC
 METADATA_BYTES = MIB
 """Room for the tree blocks of a subvolume, which btrfs charges to it too."""
 
@@ -60,6 +63,20 @@ def test_a_directory_is_mounted_without_a_device(pods: Pods, btrfs_bench: Bench)
     assert (data / "file").read_bytes() == b"hello"
     # Only the data is shown, not the driver's record beside it.
     assert os.listdir(target) == ["file"]
+
+
+def test_no_call_waits_for_what_other_pods_have_written(pods: Pods, btrfs_bench: Bench) -> None:
+    writer = _directory(btrfs_bench)
+    target = pods.publish(writer, pods.stage(writer, ANY), ANY)
+    other = _directory(btrfs_bench)
+    with opened(target / "file", os.O_WRONLY | os.O_CREAT) as file:
+        os.write(file, os.urandom(SIZE // 2))
+        grown = requests.controller_expand(other, SIZE + MIB)
+        btrfs_bench.driver.controller.ControllerExpandVolume(grown)
+        snapshot_id = btrfs_bench.snapshot(other).snapshot_id
+        _directory(btrfs_bench, size=SIZE + MIB, source=from_snapshot(snapshot_id))
+        # A call that had written it back would have taken as long as the disk takes for it.
+        assert first_extent_flags(file) & DELAYED
 
 
 def test_staging_again_and_unstaging_work_as_for_images(pods: Pods, btrfs_bench: Bench) -> None:

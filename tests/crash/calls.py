@@ -21,6 +21,8 @@ _IOCTLS = {
     0x4008941A: "BTRFS_IOC_SUBVOL_SETFLAGS",
     0x50009418: "BTRFS_IOC_SUBVOL_CREATE_V2",
     0x50009417: "BTRFS_IOC_SNAP_CREATE_V2",
+    0x80089418: "BTRFS_IOC_START_SYNC",
+    0x40089416: "BTRFS_IOC_WAIT_SYNC",
     0x5000943F: "BTRFS_IOC_SNAP_DESTROY_V2",
     0x5000940F: "BTRFS_IOC_SNAP_DESTROY",
     0xC0109428: "BTRFS_IOC_QUOTA_CTL",
@@ -147,12 +149,13 @@ _CALLS: dict[int, tuple[str, _Look]] = {
 }
 
 
+_OF_FILES = ("FICLONE", "_IOC_S", "_IOC_WAIT_SYNC")
 _NOT_OF_FILES = ("ioctl(", "mount", "umount2", "open_tree", "move_mount")
 
 
 def is_of_files(call: str) -> bool:
     """Whether a call, as `describe` words it, is one that a disk which has died would fail."""
-    return not call.startswith(_NOT_OF_FILES) or "FICLONE" in call or "_IOC_S" in call
+    return not call.startswith(_NOT_OF_FILES) or any(word in call for word in _OF_FILES)
 
 
 def task_group(task: int) -> int:

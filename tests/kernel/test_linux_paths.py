@@ -142,14 +142,11 @@ class TestNames:
 
     def test_syncing_takes_directories(self, root: int) -> None:
         paths.sync_directory(root)
-        paths.sync_filesystem(root)
 
     def test_a_failed_sync_names_the_call(self) -> None:
         with pytest.raises(OSError, match="fsync") as caught:
             paths.sync_directory(-1)
         assert (caught.value.errno, caught.value.filename) == (errno.EBADF, "fsync")
-        with pytest.raises(OSError, match="syncfs"):
-            paths.sync_filesystem(-1)
 
 
 def paths_of(fd: int) -> str:

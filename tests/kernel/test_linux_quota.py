@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from csi.linux import quota, subvolume, syscalls
-from csi.linux.paths import sync_filesystem
 from tests.disks import opened
 
 pytestmark = pytest.mark.kernel
@@ -62,7 +61,7 @@ class Pool:
             subvolume.snapshot(fd, self.fd, name, read_only=False)
 
     def used(self, group: int) -> int:
-        sync_filesystem(self.fd)
+        os.sync()
         return quota.usage(self.fd, group)[0]
 
 

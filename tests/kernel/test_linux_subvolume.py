@@ -2,15 +2,21 @@
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from csi.linux import subvolume
+from csi.linux.extents import first_extent_flags
+from csi.linux.mounts import mount_containing
 from tests.disks import opened
 
 pytestmark = pytest.mark.kernel
+
+MIB = 1 << 20
+DELAYED = 0x4  # FIEMAP_EXTENT_DELALLOC
 
 
 @pytest.fixture
@@ -202,3 +208,42 @@ class TestDestroy:
             subvolume.destroy(pool, "nothing")
         with pytest.raises(FileNotFoundError):
             subvolume.destroy_by_id(pool, 99999)
+
+
+class TestCommit:
+    def test_takes_in_what_was_done_and_leaves_what_files_hold_for_later(
+        self, btrfs_pool: Path, pool: int
+    ) -> None:
+        disk = mount_containing(pool).source
+        before = generation(disk)
+        with opened(btrfs_pool / "file", os.O_WRONLY | os.O_CREAT) as file:
+            os.write(file, os.urandom(16 * MIB))
+            make(btrfs_pool, "volume")
+            subvolume.commit(pool)
+            assert generation(disk) > before
+            assert first_extent_flags(file) & DELAYED
+            os.fsync(file)
+            assert not first_extent_flags(file) & DELAYED
+
+    def test_of_nothing_new_is_fine(self, pool: int) -> None:
+        for _ in range(3):
+            subvolume.commit(pool)
+
+    def test_of_another_filesystem_is_refused(self, xfs_pool: Path) -> None:
+        with opened(xfs_pool, os.O_RDONLY) as fd, pytest.raises(OSError, match="START_SYNC"):
+            subvolume.commit(fd)
+
+    def test_of_one_that_has_become_read_only_is_told(self, btrfs_pool: Path, pool: int) -> None:
+        """As after a commit that failed, on kernels whose wait does not tell."""
+        subprocess.run(["mount", "-o", "remount,ro", btrfs_pool], check=True, timeout=60)
+        with pytest.raises(OSError, match="Read-only") as caught:
+            subvolume.commit(pool)
+        assert caught.value.errno == errno.EROFS
+
+
+def generation(disk: str) -> int:
+    """The number of the last commit on a disk."""
+    command = ["btrfs", "inspect-internal", "dump-super", disk]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    line = next(line for line in said.splitlines() if line.startswith("generation"))
+    return int(line.split()[1])

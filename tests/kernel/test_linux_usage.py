@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from csi.linux.paths import sync_filesystem
 from csi.linux.usage import filesystem_usage
 from tests.disks import opened
 
@@ -20,7 +19,7 @@ def test_tells_bytes_and_inodes(pool: str, request: pytest.FixtureRequest) -> No
     with opened(path, os.O_RDONLY) as fd:
         before = filesystem_usage(fd)
         (path / "file").write_bytes(os.urandom(20 * MIB))
-        sync_filesystem(fd)
+        os.sync()
         after = filesystem_usage(fd)
         assert after == filesystem_usage(str(path))
     assert after.total_bytes == before.total_bytes
