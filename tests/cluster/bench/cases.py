@@ -22,9 +22,9 @@ from tests.cluster.kubectl import Kubectl
 TIMEOUT_S = 180.0
 GROWTH_TIMEOUT_S = 300.0
 WRITTEN_MIB = 512
-# A pod ends as soon as it is asked to, as a well-behaved service does.
 # Of a claim that was given to a wrong node, and of a pod whose scheduling had to begin anew.
 _IN_VAIN = ("ProvisioningFailed", "FailedScheduling")
+# A pod ends as soon as it is asked to, as a well-behaved service does.
 _SERVE = "trap exit TERM; sleep 1000000 & wait"
 
 
