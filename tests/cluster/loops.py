@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -26,7 +26,8 @@ class Loop:
     Attributes:
         name: Its path, such as `/dev/loop3`.
         device: Its own number, `major:minor`.
-        backing_file: The path of its file when it was attached.
+        backing_file: The path of its file now: another one once its filesystem is mounted nowhere
+            any more, so it does not tell one device from another.
         backing_device: The number of the device that the file lies on.
         backing_inode: The file's number there.
         node: The two numbers of its own file below /dev, as if that were backing another.
@@ -34,7 +35,7 @@ class Loop:
 
     name: str
     device: str
-    backing_file: str
+    backing_file: str = field(compare=False)
     backing_device: str
     backing_inode: int
     node: tuple[str, int]

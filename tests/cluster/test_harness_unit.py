@@ -4,12 +4,13 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import build, driver_image, images, mountpoints, network, versions
+from tests.cluster import build, driver_image, images, loops, mountpoints, network, versions
 from tests.cluster.archives import File, Folder, Image, Link, image_name, write_archive
 from tests.cluster.cases.troubles import is_complaint
 from tests.cluster.cgroups import hierarchies
@@ -320,6 +321,21 @@ def test_a_noted_device_counts_for_nothing_once_its_pool_is_gone() -> None:
     assert loops_below([BTRFS_IMAGE, FOREIGN], STATE, ["7:0", "0:55"]) == []
 
 
+def test_a_loop_device_is_detached_whose_filesystem_was_unmounted_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine's mounts go while it dies, and with them the paths that losetup prints."""
+    attached = [replace(IMAGE, backing_file="/volumes/a/disk.img"), FOREIGN]
+
+    def losetup(command: list[str], **_: object) -> None:
+        attached[:] = [each for each in attached if each.name != command[-1]]
+
+    monkeypatch.setattr(loops, "read_loops", lambda: list(attached))
+    monkeypatch.setattr("tests.cluster.loops.subprocess.run", losetup)
+    loops.detach([IMAGE])
+    assert attached == [FOREIGN]
+
+
 def test_what_losetup_lists_is_read() -> None:
     row = {
         "name": "/dev/loop0",
@@ -330,6 +346,7 @@ def test_what_losetup_lists_is_read() -> None:
     }
     listed = parse_loops(json.dumps({"loopdevices": [row]}), lambda _: ("0:6", 9))
     assert listed == [Loop("/dev/loop0", "7:0", "/tmp/pool.img", "254:0", 787330, ("0:6", 9))]
+    assert listed[0].backing_file == "/tmp/pool.img"
     assert parse_loops("", lambda _: ("", 0)) == []
 
 
