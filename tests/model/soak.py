@@ -91,13 +91,19 @@ class Soak:
         return sum((caller.book.figures for caller in self._callers), Counter[str]())
 
     def run(self, with_kills_s: float, without_s: float) -> None:
-        """Lets all callers work, then read back and take away what they made."""
-        kills_end = time.monotonic() + with_kills_s
-        end = kills_end + without_s
+        """Lets all callers work, then read back and take away what they made.
+
+        The part without kills begins once the driver is there again, however long that takes.
+        """
+        over = threading.Event()
         with self.gauges.watched():
-            threads = self._start(lambda caller: caller.work(lambda: time.monotonic() < end))
-            self._kill_until(kills_end)
-            self.gauges.mark()
+            threads = self._start(lambda caller: caller.work(lambda: not over.is_set()))
+            try:
+                self._kill_until(time.monotonic() + with_kills_s)
+                self.gauges.mark()
+                time.sleep(without_s)
+            finally:
+                over.set()
             _join(threads)
         self._kept("with all at rest", self._ground.expect_order)
         _join(self._start(Caller.close))
