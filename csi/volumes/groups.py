@@ -102,30 +102,29 @@ class Groups:
             OperationPending: A volume is being made from a member.
         """
         found = self._tools.pools.find_group(group_id)
-        if found is None:
-            # An earlier try may have ended between the group and its members.
-            self._discard_members(group_id, snapshot_ids)
-            return
-        _check_members(found.record, snapshot_ids)
-        keys = [ids.key_of(member) for member in found.record.snapshot_ids]
+        if found is not None:
+            _check_members(found.record, snapshot_ids)
+        # Where it is gone, an earlier try may have ended between it and its members, or be there
+        # just now.
+        keys = [member.key for member in self._members_of(group_id, snapshot_ids)]
         for key in keys:
             self._tools.copies.cancel(key)
-        members = [f"snapshot:{key}" for key in keys]
-        with self._tools.locks.many([f"group:{found.key}", *members], [], f"group {group_id}"):
+        locked = [f"group:{found.key}"] if found is not None else []
+        locked += [f"snapshot:{key}" for key in keys]
+        with self._tools.locks.many(locked, [], f"group {group_id}"):
             found = self._tools.pools.find_group(group_id)
-            if found is None:
-                return
-            found.depot.pool.groups.discard(found.record)
-            self._discard_members(found.record.id, snapshot_ids)
-
-    def _discard_members(self, group_id: str, snapshot_ids: Sequence[str]) -> None:
-        """Discards the members of a group that is gone itself."""
-        for snapshot_id in snapshot_ids:
-            member = self._tools.pools.find_snapshot(snapshot_id)
-            if member is not None and member.record.group_id == group_id:
+            if found is not None:
+                found.depot.pool.groups.discard(found.record)
+            for member in self._members_of(group_id, snapshot_ids):
                 discard_member(member.depot, member.record)
                 self._tools.allowances.later(member.record.source_volume_id)
         self._tools.reaper.wake()
+
+    def _members_of(self, group_id: str, snapshot_ids: Sequence[str]) -> list[Found[Snapshot]]:
+        """Those of the snapshots that are there and belong to that group."""
+        each_once = dict.fromkeys(snapshot_ids)
+        found = (self._tools.pools.find_snapshot(snapshot_id) for snapshot_id in each_once)
+        return [each for each in found if each is not None and each.record.group_id == group_id]
 
     def _found(self, found: Found[Group], source_volume_ids: Sequence[str]) -> GroupSnapshot:
         if sorted(found.record.source_volume_ids) != sorted(source_volume_ids):

@@ -1,5 +1,8 @@
 """Groups and their members: got together, and deleted together."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import grpc
 import pytest
 
 from csi.v1 import csi_pb2 as pb
@@ -112,3 +115,30 @@ class TestDelete:
                 )
         with refused(Code.INVALID_ARGUMENT, "group_snapshot_id"):
             bench.driver.group.DeleteVolumeGroupSnapshot(requests.delete_group(""))
+
+
+def test_a_group_that_many_delete_at_once_is_deleted_once(bench: Bench) -> None:
+    group_service = bench.driver.group
+    with ThreadPoolExecutor(8) as callers:
+        for _ in range(10):
+            group = bench.group(*two(bench))
+            # A member that is named twice, too: the group is gone for most of the callers.
+            request = requests.delete_group(group.group_snapshot_id, members_of(group))
+            twice = requests.delete_group(group.group_snapshot_id, members_of(group) * 2)
+            calls = [
+                callers.submit(group_service.DeleteVolumeGroupSnapshot, each)
+                for each in (request, request, request, twice, request, twice, request, request)
+            ]
+            codes = {_code(call) for call in calls}
+            # Twice the members is a wrong list as long as the group is there.
+            assert codes <= {Code.OK, Code.ABORTED, Code.INVALID_ARGUMENT}
+            bench.delete_group(group)
+
+
+def _code(call: Future[pb.DeleteVolumeGroupSnapshotResponse]) -> Code:
+    error = call.exception(timeout=60)
+    if error is None:
+        return Code.OK
+    assert isinstance(error, grpc.RpcError)
+    code: Code = error.code()
+    return code
