@@ -2,8 +2,8 @@
 
 Of Python's threads one runs at a time, and every system call passes the turn on. Where the thread
 whose turn it is sleeps on another processor, it has to be woken there, and finds more often than
-not that the call is over and the turn taken back. With many calls at once that costs more than the
-calls do. Threads on one processor take their turns as they come.
+not that the call is over and the turn taken back. With eight calls at once on two processors a
+third of the time went there. Threads on one processor take their turns as they come.
 
 A child, or work that stays in the kernel for long, needs no turn and may run anywhere.
 """
@@ -57,7 +57,7 @@ def _restored() -> Iterator[None]:
 
 @functools.cache
 def _common() -> int:
-    """The processor that the first thread to ask runs on: the kernel has put it on an idle one."""
+    """The processor that the first thread to ask happens to run on."""
     with open("/proc/thread-self/stat", encoding="ascii", errors="replace") as stat:
         return int(stat.read().rpartition(")")[2].split()[_PROCESSOR])
 

@@ -48,8 +48,9 @@ def told_by(kubectl: Kubectl) -> Iterator[str]:
         made = subprocess.run(
             [MANIFESTS / "certificate"], capture_output=True, text=True, timeout=60, check=True
         )
-        kubectl.run("apply", "--validate=strict", "--filename=-", text_in=made.stdout)
-        kubectl.run("apply", "--server-side", "--validate=strict", "-k", str(MANIFESTS))
+        apply = ("apply", "--server-side", "--validate=strict")
+        kubectl.run(*apply, "--filename=-", text_in=made.stdout)
+        kubectl.run(*apply, "-k", str(MANIFESTS))
         wait_for_rollout(kubectl, NAMESPACE)
         found = kubectl.get("service", SERVICE, "--namespace", NAMESPACE)
         yield str(found["spec"]["clusterIP"])

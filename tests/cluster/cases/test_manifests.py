@@ -43,7 +43,7 @@ def test_a_file_is_valid(kubectl: Kubectl, path: Path) -> None:
     kubectl.run(*_DRY_RUN, "--filename", str(path))
 
 
-def test_the_definitions_of_snapshots_are_valid(kubectl: Kubectl) -> None:
+def test_the_definitions_that_users_fetch_are_valid(kubectl: Kubectl) -> None:
     kubectl.run(*_DRY_RUN, "--kustomize", str(snapshot_crds()))
     kubectl.run(*_DRY_RUN, "--filename", str(changed_blocks_crds()))
 
