@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from csi.linux import freeze, loop, mounts
+from csi.linux.extents import first_extent_flags
 from csi.linux.filesystems import FILESYSTEMS, make_filesystem
 from csi.linux.loop_status import LoopDevice
 
 UNMOUNT_TIMEOUT_S = 10.0
+
+_NO_PLACE_YET = 0x4  # FIEMAP_EXTENT_DELALLOC of linux/fiemap.h
 
 
 @contextlib.contextmanager
@@ -82,6 +85,11 @@ def opened(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def is_unwritten_back(fd: int) -> bool:
+    """Whether the first bytes of a file are in memory alone; asking writes nothing back."""
+    return bool(first_extent_flags(fd) & _NO_PLACE_YET)
 
 
 def require_root() -> None:

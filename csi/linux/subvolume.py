@@ -20,7 +20,6 @@ _SUBVOL_GETFLAGS = 0x80089419
 _SUBVOL_SETFLAGS = 0x4008941A
 _INO_LOOKUP = 0xD0009412
 _GET_SUBVOL_ROOTREF = 0xD000943D
-_SYNC = 0x9408
 _START_SYNC, _WAIT_SYNC, _TRANSACTION_BYTES = 0x80089418, 0x40089416, 8
 
 _READ_ONLY = 1 << 1
@@ -124,19 +123,14 @@ def destroy_by_id(fd: int, subvolume_id: int) -> None:
     syscalls.ioctl(fd, _SNAP_DESTROY_V2, argument, name="BTRFS_IOC_SNAP_DESTROY_V2")
 
 
-def start_cleaning(fd: int) -> None:
-    """Commits, and lets the kernel free now what destroyed subvolumes held, not in half a minute.
-
-    It does so in the background: some 50 ms a small one. ioctl BTRFS_IOC_SYNC.
-    """
-    syscalls.ioctl(fd, _SYNC, name="BTRFS_IOC_SYNC")
-
-
 def commit(fd: int) -> None:
     """Commits to the disk what has been done to a btrfs so far, and waits for it.
 
     Unlike syncfs(2) it does not write back what other files hold, which may be any amount of a
     tenant's: only what is in the trees by now. ioctls BTRFS_IOC_START_SYNC and _WAIT_SYNC.
+
+    From Linux 5.17 on, it also wakes the kernel's cleaner, which frees what destroyed subvolumes
+    held; that space is there after one more commit. Older kernels wake it each half minute.
 
     Raises:
         OSError: EIO, EROFS and so on: it could not, and the filesystem takes nothing any more.

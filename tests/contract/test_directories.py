@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from csi.linux.extents import first_extent_flags
 from csi.v1 import csi_pb2 as pb
 from tests.contract import requests
 from tests.contract.bench import Bench, write_synced
@@ -22,14 +21,13 @@ from tests.contract.node_fixtures import (
 from tests.contract.pods import Pods, pods_of
 from tests.contract.refusals import Code, refused
 from tests.contract.requests import MIB, filesystem, from_snapshot, from_volume, raw_block
-from tests.disks import opened
+from tests.disks import is_unwritten_back, opened
 
 pytestmark = pytest.mark.kernel
 
 DIRECTORY = {"kind": "directory"}
 UNENFORCED = {"kind": "directory", "enforceSize": "false"}
 SIZE = 32 * MIB
-DELAYED = 0x4  # FIEMAP_EXTENT_DELALLOC
 METADATA_BYTES = MIB
 """Room for the tree blocks of a subvolume, which btrfs charges to it too."""
 
@@ -76,7 +74,7 @@ def test_no_call_waits_for_what_other_pods_have_written(pods: Pods, btrfs_bench:
         snapshot_id = btrfs_bench.snapshot(other).snapshot_id
         _directory(btrfs_bench, size=SIZE + MIB, source=from_snapshot(snapshot_id))
         # A call that had written it back would have taken as long as the disk takes for it.
-        assert first_extent_flags(file) & DELAYED
+        assert is_unwritten_back(file)
 
 
 def test_staging_again_and_unstaging_work_as_for_images(pods: Pods, btrfs_bench: Bench) -> None:

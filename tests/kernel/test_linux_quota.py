@@ -311,7 +311,7 @@ class TestSnapshotAccounting:
         pool.snapshot("source", "copy")
         assert 10 <= fill(pool.path / "source" / "file", 20) < 12
         subvolume.destroy(pool.fd, "copy")
-        subvolume.start_cleaning(pool.fd)
+        subvolume.commit(pool.fd)
         assert eventually(lambda: pool.used(source) < 21 * MIB)
         assert fill(pool.path / "source" / "file", 11) == 11
 
@@ -329,7 +329,7 @@ class TestSnapshotAccounting:
 
 
 def drop_dead(pool: Pool) -> bool:
-    subvolume.start_cleaning(pool.fd)
+    subvolume.commit(pool.fd)
     return quota.drop_dead_groups(pool.fd) > 0
 
 
@@ -339,7 +339,7 @@ class TestDrop:
         fill(pool.path / "volume" / "file", 4)
         assert not quota.drop_subvolume_group(pool.fd, number)
         subvolume.destroy(pool.fd, "volume")
-        subvolume.start_cleaning(pool.fd)
+        subvolume.commit(pool.fd)
         assert eventually(lambda: quota.members(pool.fd, number) == [])
         assert quota.drop_subvolume_group(pool.fd, number)
 

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from csi.linux import subvolume
-from csi.linux.extents import first_extent_flags
 from csi.linux.mounts import mount_containing
-from tests.disks import opened
+from tests.disks import is_unwritten_back, opened
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1 << 20
-DELAYED = 0x4  # FIEMAP_EXTENT_DELALLOC
 
 
 @pytest.fixture
@@ -221,9 +219,9 @@ class TestCommit:
             make(btrfs_pool, "volume")
             subvolume.commit(pool)
             assert generation(disk) > before
-            assert first_extent_flags(file) & DELAYED
+            assert is_unwritten_back(file)
             os.fsync(file)
-            assert not first_extent_flags(file) & DELAYED
+            assert not is_unwritten_back(file)
 
     def test_of_nothing_new_is_fine(self, pool: int) -> None:
         for _ in range(3):

@@ -4,6 +4,7 @@ The tool asks external-snapshot-metadata, which the driver's manifests put besid
 ranges that it is told and nothing else, and compares the backup with the snapshot at the end.
 """
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -43,22 +44,25 @@ pytestmark = pytest.mark.usefixtures("cluster")
 @pytest.fixture(scope="module")
 def told_by(kubectl: Kubectl) -> Iterator[str]:
     """Installs what tells changed blocks to backup tools, as a user does; its address."""
-    kubectl.run("apply", "--server-side", "--filename", str(changed_blocks_crds()))
-    try:
+    apply = ("apply", "--server-side", "--validate=strict")
+    with contextlib.ExitStack() as taken_away:
+
+        def run_at_end(*what: str) -> None:
+            taken_away.callback(kubectl.run, "delete", "--ignore-not-found", *what)
+
+        crds = ("--filename", str(changed_blocks_crds()))
+        run_at_end(*crds)
+        kubectl.run("apply", "--server-side", *crds)
         made = subprocess.run(
             [MANIFESTS / "certificate"], capture_output=True, text=True, timeout=60, check=True
         )
-        apply = ("apply", "--server-side", "--validate=strict")
+        run_at_end("secret", SERVICE, "--namespace", NAMESPACE)
         kubectl.run(*apply, "--filename=-", text_in=made.stdout)
+        run_at_end("-k", str(MANIFESTS))
         kubectl.run(*apply, "-k", str(MANIFESTS))
         wait_for_rollout(kubectl, NAMESPACE)
         found = kubectl.get("service", SERVICE, "--namespace", NAMESPACE)
         yield str(found["spec"]["clusterIP"])
-    finally:
-        kubectl.run("delete", "--ignore-not-found", "-k", str(MANIFESTS))
-        secret = ("secret", SERVICE, "--namespace", NAMESPACE)
-        kubectl.run("delete", "--ignore-not-found", *secret)
-        kubectl.run("delete", "--ignore-not-found", "--filename", str(changed_blocks_crds()))
 
 
 @pytest.fixture
