@@ -20,7 +20,8 @@ _SUBVOL_GETFLAGS = 0x80089419
 _SUBVOL_SETFLAGS = 0x4008941A
 _INO_LOOKUP = 0xD0009412
 _GET_SUBVOL_ROOTREF = 0xD000943D
-_START_SYNC, _WAIT_SYNC, _TRANSACTION_BYTES = 0x80089418, 0x40089416, 8
+_GET_LABEL, _SET_LABEL, _LABEL_BYTES = 0x81009431, 0x41009432, 256
+_START_SYNC, _TRANSACTION_BYTES = 0x80089418, 8
 
 _READ_ONLY = 1 << 1
 _SPEC_BY_ID = 1 << 4
@@ -124,23 +125,32 @@ def destroy_by_id(fd: int, subvolume_id: int) -> None:
 
 
 def commit(fd: int) -> None:
-    """Commits to the disk what has been done to a btrfs so far, and waits for it.
+    """Commits to the disk what has been done to a btrfs so far, and returns when it is there.
 
     Unlike syncfs(2) it does not write back what other files hold, which may be any amount of a
-    tenant's: only what is in the trees by now. ioctls BTRFS_IOC_START_SYNC and _WAIT_SYNC.
-
-    From Linux 5.17 on, it also wakes the kernel's cleaner, which frees what destroyed subvolumes
-    held; that space is there after one more commit. Older kernels wake it each half minute.
+    tenant's: only what is in the trees by now. Giving the filesystem the label that it has is what
+    commits so, in the caller's own context; a label that somebody else sets in the same moment is
+    lost. ioctls BTRFS_IOC_GET_FSLABEL and _SET_FSLABEL.
 
     Raises:
         OSError: EIO, EROFS and so on: it could not, and the filesystem takes nothing any more.
     """
+    label = bytearray(_LABEL_BYTES)
+    syscalls.ioctl(fd, _GET_LABEL, label, name="BTRFS_IOC_GET_FSLABEL")
+    syscalls.ioctl(fd, _SET_LABEL, label, name="BTRFS_IOC_SET_FSLABEL")
+
+
+def start_commit(fd: int) -> None:
+    """Has the kernel commit a btrfs in the background; not for what anybody waits for.
+
+    From Linux 5.17 on its cleaner begins after that to free what destroyed subvolumes held, which
+    is there after one more commit; older kernels begin each half minute. Now and then the kernel
+    misses the request, when its thread is just about to sleep, and commits half a minute later:
+    seen on 6.18, and whoever waits by BTRFS_IOC_WAIT_SYNC waits as long. ioctl
+    BTRFS_IOC_START_SYNC.
+    """
     transaction = bytearray(_TRANSACTION_BYTES)
     syscalls.ioctl(fd, _START_SYNC, transaction, name="BTRFS_IOC_START_SYNC")
-    syscalls.ioctl(fd, _WAIT_SYNC, transaction, name="BTRFS_IOC_WAIT_SYNC")
-    # Not every kernel's wait tells of a commit that failed; what such a one does is this.
-    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "BTRFS_IOC_WAIT_SYNC")
 
 
 def open_by_id(fd: int, subvolume_id: int) -> int:

@@ -58,8 +58,8 @@ def destroy_subvolumes(fd: int, above: int, step: Callable[[], None]) -> None:
     """Destroys the subvolume of a descriptor and all subvolumes inside it, the innermost first.
 
     They are found and destroyed by their ids, so that no name can mislead; `step` is called after
-    each. What they held comes back after the next commits, see `subvolume.commit`. Their quota
-    groups go where the kernel lets them go yet, see `quota.drop_dead_groups`.
+    each. What they held comes back after the next commits, see `subvolume.start_commit`. Their
+    quota groups go where the kernel lets them go yet, see `quota.drop_dead_groups`.
 
     Args:
         fd: The top directory of the subvolume.
