@@ -1,4 +1,4 @@
-"""What a call costs beside many volumes: create, repeated create, delete, lists, start, memory."""
+"""What calls cost beside many volumes: creates, a repeated one, delete, lists, start, memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from csi.v1 import csi_pb2 as pb
 KIND = "plain"
 """A small volume of the sort that is made quickest: what is measured is the number of them."""
 _FILLERS = 8
+_BURST = 200
 _PAGE_ENTRIES = 500
 _SETTLE_S = 2.0
 
@@ -78,7 +79,7 @@ class BesideMany:
         self._counts.fill(subject, self._count)
 
     def measure(self, subject: Subject, samples: Samples) -> None:
-        """Makes, finds again, lists and deletes a few, starts again, and looks at the memory."""
+        """Makes, finds again, lists and deletes a few, and more at once; starts again."""
         lives = [self._counts.life(subject) for _ in range(self._times)]
         for life in lives:
             with samples.timed("create"):
@@ -91,6 +92,7 @@ class BesideMany:
         for life in lives:
             with samples.timed("delete"):
                 life.delete()
+        self._burst(subject, samples)
         self._look(subject, samples)
 
     def finish(self, subject: Subject) -> None:
@@ -103,6 +105,12 @@ class BesideMany:
             _pages(subject, 0)
         with samples.timed(f"list by {_PAGE_ENTRIES}"):
             _pages(subject, _PAGE_ENTRIES)
+
+    def _burst(self, subject: Subject, samples: Samples) -> None:
+        lives = [self._counts.life(subject) for _ in range(_BURST)]
+        for what, call in (("creates", Life.create), ("deletes", Life.delete)):
+            rate = at_once(_FILLERS, _BURST, map(call, lives).__next__)
+            samples.add(f"{what} of {_FILLERS} callers", "1/s", rate)
 
     def _look(self, subject: Subject, samples: Samples) -> None:
         samples.add("memory", "MiB", _memory(subject))
