@@ -14,7 +14,7 @@ from csi.v1 import csi_pb2 as pb
 
 KIND = "plain"
 """A small volume of the sort that is made quickest: what is measured is the number of them."""
-_FILLERS = 8
+_CALLERS = 8
 _BURST = 200
 _PAGE_ENTRIES = 500
 _SETTLE_S = 2.0
@@ -31,8 +31,8 @@ class Counts:
         """Returns the case for one number; the last one deletes them all."""
         return BesideMany(self, count, times, rounds, last=last)
 
-    def fill(self, subject: Subject, count: int) -> float:
-        """Makes volumes until there are that many; returns how many a second were made."""
+    def fill(self, subject: Subject, count: int) -> None:
+        """Makes volumes until there are that many."""
         present = self._present.setdefault(subject.name, [])
 
         def make() -> None:
@@ -41,7 +41,8 @@ class Counts:
             present.append(life)
 
         missing = count - len(present)
-        return at_once(_FILLERS, missing, make) if missing > 0 else 0.0
+        if missing > 0:
+            at_once(_CALLERS, missing, make)
 
     def empty(self, subject: Subject) -> None:
         """Deletes them all."""
@@ -51,7 +52,7 @@ class Counts:
             for life in left:
                 life.delete()
 
-        at_once(_FILLERS, _FILLERS, delete)
+        at_once(_CALLERS, _CALLERS, delete)
 
     def life(self, subject: Subject) -> Life:
         """Returns a volume that is yet to be made."""
@@ -109,8 +110,8 @@ class BesideMany:
     def _burst(self, subject: Subject, samples: Samples) -> None:
         lives = [self._counts.life(subject) for _ in range(_BURST)]
         for what, call in (("creates", Life.create), ("deletes", Life.delete)):
-            rate = at_once(_FILLERS, _BURST, map(call, lives).__next__)
-            samples.add(f"{what} of {_FILLERS} callers", "1/s", rate)
+            rate = at_once(_CALLERS, _BURST, map(call, lives).__next__)
+            samples.add(f"{what} of {_CALLERS} callers", "1/s", rate)
 
     def _look(self, subject: Subject, samples: Samples) -> None:
         samples.add("memory", "MiB", _memory(subject))

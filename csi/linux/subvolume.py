@@ -133,8 +133,11 @@ def commit(fd: int) -> None:
     lost. ioctls BTRFS_IOC_GET_FSLABEL and _SET_FSLABEL.
 
     Raises:
-        OSError: EIO, EROFS and so on: it could not, and the filesystem takes nothing any more.
+        OSError: ENOTTY when it is no btrfs: others have labels too, and commit nothing for them;
+            EIO, EROFS and so on: it could not, and the filesystem takes nothing any more.
     """
+    if not is_btrfs(fd):
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY), "BTRFS_IOC_SET_FSLABEL")
     label = bytearray(_LABEL_BYTES)
     syscalls.ioctl(fd, _GET_LABEL, label, name="BTRFS_IOC_GET_FSLABEL")
     syscalls.ioctl(fd, _SET_LABEL, label, name="BTRFS_IOC_SET_FSLABEL")

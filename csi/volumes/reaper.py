@@ -23,7 +23,7 @@ _GATHER_S = 0.05
 """How long what else is deleted is waited for: each round ends with a commit of btrfs, for which
 every call would wait that makes something durable meanwhile."""
 _SETTLE_AFTER_S = (0.0, 0.1, 0.5, 2.0)
-"""When btrfs commits again, to free what its cleaner has let go of meanwhile."""
+"""When btrfs is asked again to free what its cleaner has let go of meanwhile."""
 
 
 class Reaper:
